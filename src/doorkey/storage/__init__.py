@@ -1,0 +1,1 @@
+"""Where keys live. Importing this imports no engine; ``urls.open_store`` does, one at a time."""
