@@ -1,0 +1,1 @@
+"""What changes keys: the keyring, the master secrets that it seals and digests with, and the audit of every change."""
