@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from threading import Event, current_thread
 
@@ -12,7 +12,11 @@ import pytest
 
 from doorkey.core.errors import ConfigurationError, StoreUnavailable, UnreadableRecord
 from doorkey.core.model import KeyType, Mode, Principal, Record
+from doorkey.core.profiles import FALU
+from doorkey.core.verify import AsyncVerifier
+from doorkey.management.secrets import MasterSecrets
 from doorkey.storage.aio import Inline, Threaded
+from doorkey.storage.memory import MemoryStore
 
 DIGEST = bytes(32)
 RECORD = Record(DIGEST, Principal("ws_1", "key_1", "muTFmv6k", KeyType.SECRET, Mode.TEST))
@@ -165,3 +169,15 @@ def test_bounds_are_above_0(lookup: SlowLookup, arguments: dict[str, int]) -> No
     """A bound that lets nothing through is refused when built."""
     with pytest.raises(ConfigurationError, match="above 0"):
         Threaded(lookup, **arguments)
+
+
+@pytest.mark.parametrize("wrap", [Inline, Threaded])
+def test_staleness_shows_through(wrap: Callable[..., Inline | Threaded]) -> None:
+    """A verifier that allows no staleness refuses a stale lookup, whatever it is wrapped in."""
+
+    class Stale(MemoryStore):
+        max_age = 1.0
+
+    digester = MasterSecrets.generate().digester()
+    with pytest.raises(ConfigurationError, match="out of date"):
+        AsyncVerifier(wrap(Stale()), digester, FALU)

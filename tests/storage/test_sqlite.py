@@ -712,6 +712,35 @@ def test_the_check_finds_what_was_altered(store: SQLiteStore) -> None:
     assert ["was altered" in finding.what for finding in store.check()] == [True]
 
 
+@pytest.mark.parametrize(
+    ("mounts", "found"),
+    [
+        ("/dev/sda / ext4 rw 0 0\nserver:/keys {0} nfs4 rw 0 0\n", True),
+        ("/dev/sda / ext4 rw 0 0\nann@host: {0} fuse.sshfs rw 0 0\n", True),
+        ("server:/ / nfs rw 0 0\n", True),
+        ("server:/ / nfs rw 0 0\n/dev/sda {0} ext4 rw 0 0\n", False),
+        ("/dev/sda / ext4 rw 0 0\nserver:/keys {0}/below nfs4 rw 0 0\n", False),
+        ("/dev/sda / ext4 rw 0 0\nserver:/keys {0}r nfs4 rw 0 0\n", False),
+        ("server:/ {0} nfs rw 0 0\n/dev/sda {0} ext4 rw 0 0\n", False),
+        ("/dev/sda {0} ext4 rw 0 0\nserver:/ {0} nfs rw 0 0\n", True),
+        ("/dev/sda / ext4 rw 0 0\n", False),
+        ("", False),
+    ],
+)
+def test_the_check_finds_file_systems_of_several_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounts: str, found: bool
+) -> None:
+    """The innermost file system counts, and of two at one place the one that was mounted last."""
+    folder = tmp_path / "with a space"
+    folder.mkdir(mode=0o700)
+    (tmp_path / "mounts").write_text(mounts.format(str(folder).replace(" ", r"\040")))
+    monkeypatch.setattr(sqlite, "_MOUNTS", tmp_path / "mounts")
+    with closing(SQLiteStore.create(folder / "keys.db")) as store:
+        assert ["is on a file system of type" in finding.what for finding in store.check()] == [True] * found
+        monkeypatch.setattr(sqlite, "_MOUNTS", tmp_path / "none")
+        assert store.check() == []
+
+
 def test_the_check_finds_orphans(store: SQLiteStore) -> None:
     """A key without its workspace is damage, even where each row alone is well."""
     with raw(store.path) as connection:

@@ -7,6 +7,8 @@ does not match falls to ``otherwise``, which is the stricter side.
 
 * ``{name}`` in a rule's path stands for one segment that is neither empty nor ``.`` nor ``..``.
 * HEAD follows GET. A websocket handshake has the method word ``WEBSOCKET``, which no rule for GET covers.
+* ``otherwise`` should be at least as strict as any rule. Where a router forgives what this table does not (Werkzeug
+  drops leading slashes and capitalises methods), a request reaches an endpoint under ``otherwise``.
 * Two rules that could both match one request are refused when the table is built, so that their order means nothing.
 * A path is open only by an exact method and path.
 """

@@ -26,6 +26,7 @@ class Inline:
     """Asks *lookup* on the event loop, which waits as long as *lookup* does."""
 
     def __init__(self, lookup: Lookup) -> None:
+        self.max_age: float = getattr(lookup, "max_age", 0)  # so that a verifier can refuse it
         self._find = lookup.find
 
     async def find(self, digests: Sequence[bytes]) -> Record | None:
@@ -53,6 +54,7 @@ class Threaded:
         if threads < 1 or timeout <= 0:
             raise ConfigurationError("Threaded needs at least one thread, and a timeout above 0 seconds")
         self._find = lookup.find
+        self.max_age: float = getattr(lookup, "max_age", 0)
         self._timeout = timeout
         self._places = BoundedSemaphore(2 * threads)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="doorkey")

@@ -18,6 +18,7 @@ The rules that this file keeps:
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import stat
 import threading
@@ -43,6 +44,10 @@ FIND_TIMEOUT = 0.02
 Severity = Literal["error", "warning"]
 
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
+
+_MOUNTS = Path("/proc/self/mounts")
+_SHARED = re.compile("(fuse[.])?(afs|beegfs|ceph|cifs|gfs2?|glusterfs|lustre|nfs4?|ocfs2|smb3?|smbfs|s3fs|sshfs)")
+"""File systems that several machines may mount; WAL needs memory that all share (https://sqlite.org/wal.html §1)."""
 
 _PRAGMAS = (
     "PRAGMA synchronous = FULL",
@@ -289,8 +294,8 @@ class SQLiteStore:
                 connection.retire()
 
     def check(self) -> list[Finding]:
-        """Look for what is unsafe or unsound: file modes, directory, journal, schema, damage, unreadable records."""
-        findings = [*self._modes(), *self._directory()]
+        """Look for what is unsafe or unsound: modes, directory, file system, journal, schema, damage, bad records."""
+        findings = [*self._modes(), *self._directory(), *self._mount()]
         try:
             findings += self._content()
         except StoreError as error:
@@ -340,6 +345,16 @@ class SQLiteStore:
                 f"{self.path.parent} has mode {mode:04o}, so others can put files of their own there",
                 f"chmod go-w {self.path.parent}, or move the store to a directory of its own",
             )
+
+    def _mount(self) -> Iterator[Finding]:
+        with suppress(OSError):  # only Linux has that list
+            kind = _file_system(self.path, _MOUNTS.read_text(errors="surrogateescape"))
+            if _SHARED.fullmatch(kind):
+                yield Finding(
+                    "warning",
+                    f"{self.path} is on a file system of type {kind}: used from two machines at once, it gets damaged",
+                    "move the store to a local disk, or copy it to PostgreSQL with `doorkey store copy`",
+                )
 
     def _content(self) -> Iterator[Finding]:
         ((journal,),) = self._read("PRAGMA journal_mode")
@@ -442,6 +457,17 @@ class _Connection:
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(path))
+
+
+def _file_system(path: Path, mounts: str) -> str:
+    """The type of the file system that *path* lies on: the last mounted of the innermost."""
+    depth, found = 0, ""
+    for line in mounts.splitlines():
+        _, point, kind, *_ = line.split(" ")
+        point = re.sub(r"\\([0-7]{3})", lambda escaped: chr(int(escaped[1], 8)), point)
+        if path.is_relative_to(point) and len(Path(point).parts) >= depth:
+            depth, found = len(Path(point).parts), kind
+    return found
 
 
 def _normal(sql: str) -> str:
