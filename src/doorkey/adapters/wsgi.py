@@ -1,0 +1,104 @@
+"""
+WSGI middleware, for any WSGI application and server (PEP 3333).
+
+What is granted reaches the application as ``environ["doorkey.principal"]``; ``None`` stands there on open paths.
+Clients reach only ``HTTP_*`` variables, so nothing that they send can set it; ``REMOTE_USER`` is neither read nor set.
+
+WSGI servers join repeated fields with commas and write ``-`` and ``_`` in a field's name alike. A second
+``Authorization`` is refused by its comma; which of the two spellings a proxy's field had cannot be told, so let the
+proxy drop the other one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..core.clients import TrustedProxies
+from ..core.errors import ConfigurationError
+from ..core.model import Decision, Denied, Granted, Reason
+from ..core.policy import WEBSOCKET, Policy
+from ..core.refusals import Refusals, new_request_id, sent_by_script
+from ..core.verify import AsyncVerifier, Verifier
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+PRINCIPAL = "doorkey.principal"
+
+_STATUS = {400: "400 Bad Request", 401: "401 Unauthorized", 403: "403 Forbidden", 503: "503 Service Unavailable"}
+
+
+class DoorkeyMiddleware:
+    """
+    Lets in only requests that present a key which may do what they ask for.
+
+    Args:
+        app: the application to protect.
+        verifier: decides.
+        policy: says which operation requires what.
+        trusted_proxies: whose word about the client's address counts. ``None``: the peer is the client.
+        request_id: makes the name that a refusal carries.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        verifier: Verifier,
+        *,
+        policy: Policy,
+        trusted_proxies: TrustedProxies | None = None,
+        request_id: Callable[[], str] = new_request_id,
+    ) -> None:
+        if isinstance(verifier, AsyncVerifier):
+            raise ConfigurationError("WSGI takes a Verifier, such as door.verifier")
+        self.app = app
+        self.verifier = verifier
+        self.policy = policy
+        self.trusted_proxies = trusted_proxies
+        self.refusals = Refusals(verifier.profile, request_id)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Judge one request."""
+        decision = self._judge(environ)
+        if decision is None or isinstance(decision, Granted):
+            environ[PRINCIPAL] = None if decision is None else decision.principal
+            return self.app(environ, start_response)
+        script = sent_by_script(environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_MODE"))
+        refusal = self.refusals.refusal(decision, script=script)
+        start_response(_STATUS[refusal.status], refusal.headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [refusal.body]
+
+    def _judge(self, environ: Environ) -> Decision | None:
+        """Decide; ``None`` if the operation needs no key."""
+        path = route_path(environ)
+        if path and path[0] != "/":
+            return Denied(Reason.TARGET)
+        method = environ["REQUEST_METHOD"]
+        # The policy's word for a websocket's handshake is a method that any client may write: no rule has it.
+        requirement = self.policy.requirement(method if method != WEBSOCKET else "", path)
+        if requirement is None:
+            return None
+        return self.verifier.verify(
+            environ.get("HTTP_AUTHORIZATION"), client_address=self._client_address(environ), requires=requirement
+        )
+
+    def _client_address(self, environ: Environ) -> str | None:
+        peer = environ.get("REMOTE_ADDR") or None
+        proxies = self.trusted_proxies
+        if proxies is None:
+            return peer
+        value = environ.get("HTTP_" + proxies.header.upper().replace("-", "_"))
+        lines = [] if value is None else [(proxies.header.encode(), value.encode("latin-1", "replace"))]
+        return proxies.client(peer, lines)
+
+
+def route_path(environ: Environ) -> str:
+    """
+    The path that the application's router sees: ``PATH_INFO``, decoded as UTF-8.
+
+    Octets that are no UTF-8 are replaced, so that no rule matches them.
+    """
+    path: str = environ.get("PATH_INFO", "")
+    return path if path.isascii() else path.encode("latin-1", "replace").decode("utf-8", "replace")

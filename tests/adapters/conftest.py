@@ -1,0 +1,65 @@
+"""
+Gives the table of requests and what drives it to every test of an adapter.
+
+Test files do not import each other. They are given both here, loaded by path: a test that takes ``row`` runs once per
+row.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.adapters.table import House
+
+
+def _load(name: str) -> ModuleType:
+    full = f"tests.adapters.{name}"
+    if full not in sys.modules:
+        spec = spec_from_file_location(full, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None and spec.loader is not None
+        module = sys.modules[full] = module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[full]
+
+
+_table = _load("table")
+_wire = _load("wire")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each row that is meant for the interface in the test's ``interface`` marker, or each row at all."""
+    if "row" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("interface")
+        wanted = ("", marker.args[0]) if marker else ("", "asgi", "wsgi")
+        rows = [row for row in _table.ROWS if row.only in wanted]
+        metafunc.parametrize("row", rows, ids=[row.name for row in rows])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", "interface(name): run the table's rows for asgi or wsgi alone")
+
+
+@pytest.fixture(scope="session")
+def table() -> Any:
+    """The module of the rows."""
+    return _table
+
+
+@pytest.fixture(scope="session")
+def wire() -> Any:
+    """The module that drives an application with a row."""
+    return _wire
+
+
+@pytest.fixture(scope="session")
+def houses() -> dict[str, House]:
+    """A doorkey with a key of every kind, by the name of its profile."""
+    return {name: cast("House", _table.House(profile)) for name, profile in _table.PROFILES.items()}
