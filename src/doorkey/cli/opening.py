@@ -1,0 +1,83 @@
+"""Opening what the commands work on: the store that was named, under the master secret that was named."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from ..core.errors import InvalidURL, UnusableStore
+from ..core.profiles import PROFILES
+from ..door import Doorkey, assemble
+from ..management.secrets import MasterSecrets
+from ..storage.protocol import Properties, Store
+from ..storage.urls import create_store, open_store, secret_file
+
+Value = TypeVar("Value")
+Mark = TypeVar("Mark")
+
+
+@contextmanager
+def opened(args: Namespace) -> Iterator[Doorkey]:
+    """
+    The doorkey of this command line, its keyring in the hands of the actor; closed afterwards.
+
+    Raises:
+        InvalidURL, UnusableStore, StoreUnavailable: see :func:`named_store`.
+        InvalidSecret: there is no master secret, or it is not the store's.
+    """
+    with closing(named_store(args)) as store:
+        profile = store.properties().profile
+        if profile not in PROFILES:
+            raise UnusableStore(
+                f"the store was made for the profile {profile!a}, which is your own: manage it from Python, with "
+                "doorkey.open(…, profile=…)"
+            )
+        door = assemble(store, MasterSecrets.load(secret_path(args)), clock=args.clock)
+        yield replace(door, keyring=door.keyring.acting(args.actor))
+
+
+def secret_path(args: Namespace) -> Path | None:
+    """Where the master secret stands, unless ``DOORKEY_SECRET`` holds it."""
+    path: Path | None = args.secret_file
+    return secret_file(args.store) if path is None else path
+
+
+def named_store(args: Namespace) -> Store:
+    """The store that the command line names. Raises what :func:`store_at` does."""
+    return store_at(args.store)
+
+
+def store_at(url: str, new: Properties | None = None) -> Store:
+    """
+    The store at *url*, which is made if it shall be a *new* one.
+
+    Raises:
+        InvalidURL: it names none, one that ends with this process, or one whose driver is not installed.
+        UnusableStore, StoreUnavailable: it cannot be opened, or made.
+    """
+    if url.lower().startswith("memory:"):
+        raise InvalidURL("memory: ends with the command that made it: name a file, such as sqlite:///doorkey.db")
+    try:
+        return open_store(url) if new is None else create_store(url, new)
+    except ImportError as error:
+        problem = str(error).partition("\n")[0]
+    raise InvalidURL(
+        f"the driver of this store is missing ({problem}): for PostgreSQL, pip install 'doorkey[postgres]'"
+    )
+
+
+def place(url: str) -> str:
+    """*url* as it may be shown: where it could hold a password, only its scheme."""
+    return f"{url.partition(':')[0]}:…" if "@" in url or "?" in url else url
+
+
+def pages(page: Callable[[Mark | None], Sequence[Value]], mark: Callable[[Value], Mark]) -> Iterator[Value]:
+    """All that a store lists, page by page: *page* reads the one after a mark, and *mark* is that of a value."""
+    after: Mark | None = None
+    while values := page(after):
+        yield from values
+        after = mark(values[-1])
