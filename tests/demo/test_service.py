@@ -1,0 +1,252 @@
+"""The service without a framework: what it makes, finds and refuses, and that modes and workspaces never meet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doorkey import DEFAULT, FALU, Mode
+from doorkey.demo.service import KINDS, Database, Fault, answer, fault_answer, read_fields, unrouted
+
+CHARGE: dict[str, object] = {"amount": 2000, "currency": "kes"}
+SENT: dict[str, dict[str, object]] = {
+    "charges": CHARGE,
+    "tokens": {"number": "4242" * 4},
+    "messages": {"to": "+254722000000", "body": "Hello"},
+}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    return Database(tmp_path / "test.db", Mode.TEST)
+
+
+def fault_of(database: Database, collection: str, sent: dict[str, Any]) -> Fault:
+    with pytest.raises(Fault) as caught:
+        database.create("ws_1", collection, sent)
+    return caught.value
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("collection", KINDS)
+def test_an_object_says_what_it_is_and_of_which_mode(tmp_path: Path, mode: Mode, collection: str) -> None:
+    """Each object has id, object, created and livemode, and is found again as it was made."""
+    database = Database(tmp_path / "x.db", mode)
+    made = database.create("ws_1", collection, SENT[collection])
+    assert made["id"].startswith(KINDS[collection].prefix + "_")
+    assert made["object"] == KINDS[collection].object
+    assert isinstance(made["created"], int)
+    assert made["livemode"] is (mode is Mode.LIVE)
+    assert Database(tmp_path / "x.db", mode).retrieve("ws_1", collection, made["id"]) == made
+
+
+def test_what_is_kept_of_a_card(database: Database, tmp_path: Path) -> None:
+    """Its last four digits, and nothing else."""
+    made = database.create("ws_1", "tokens", {"number": "5555444433332222"})
+    assert made["last4"] == "2222"
+    assert b"55554444" not in (tmp_path / "test.db").read_bytes()
+
+
+def test_a_charge_may_name_a_payment_token_of_its_own_mode(database: Database, tmp_path: Path) -> None:
+    """A payment token of the other mode or of another workspace is unknown, and the charge is not made."""
+    token = database.create("ws_1", "tokens", SENT["tokens"])["id"]
+    assert database.create("ws_1", "charges", {**CHARGE, "source": token})["source"] == token
+    live = Database(tmp_path / "live.db", Mode.LIVE)
+    for elsewhere, workspace in ((live, "ws_1"), (database, "ws_2")):
+        with pytest.raises(Fault) as caught:
+            elsewhere.create(workspace, "charges", {**CHARGE, "source": token})
+        assert (caught.value.status, caught.value.code, caught.value.param) == (400, "resource_missing", "source")
+        assert elsewhere.list(workspace, "charges", {})["data"] == []
+
+
+def test_workspaces_do_not_see_each_other(database: Database) -> None:
+    """Neither one by one, nor in lists, nor in sums."""
+    made = database.create("ws_1", "charges", CHARGE)
+    with pytest.raises(Fault):
+        database.retrieve("ws_2", "charges", made["id"])
+    assert database.list("ws_2", "charges", {})["data"] == []
+    assert database.balance("ws_2")["available"] == []
+
+
+@pytest.mark.parametrize("id", ["ch_" + "0" * 24, "", "ch_1", "'; DROP TABLE objects; --", "ch_\udc80", "\0"])
+def test_an_object_that_is_not_there(database: Database, id: str) -> None:
+    """Whatever the id looks like, the answer is 404."""
+    with pytest.raises(Fault) as caught:
+        database.retrieve("ws_1", "charges", id)
+    assert (caught.value.status, caught.value.code) == (404, "resource_missing")
+
+
+def test_an_object_is_found_in_its_own_collection_only(database: Database) -> None:
+    """A message is no charge."""
+    made = database.create("ws_1", "messages", SENT["messages"])
+    with pytest.raises(Fault):
+        database.retrieve("ws_1", "charges", made["id"])
+
+
+def test_a_list_goes_from_the_newest_and_page_by_page(database: Database) -> None:
+    """Each page begins after the one before, and says whether another follows."""
+    ids = [database.create("ws_1", "charges", CHARGE)["id"] for _ in range(3)]
+    database.create("ws_1", "messages", SENT["messages"])
+    page = database.list("ws_1", "charges", {"limit": "2"})
+    assert page["object"] == "list"
+    assert page["url"] == "/v1/charges"
+    assert page["has_more"] is True
+    assert [charge["id"] for charge in page["data"]] == [ids[2], ids[1]]
+    rest = database.list("ws_1", "charges", {"limit": "2", "starting_after": ids[1]})
+    assert rest["has_more"] is False
+    assert [charge["id"] for charge in rest["data"]] == [ids[0]]
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "param"),
+    [
+        ({"limit": "0"}, "parameter_invalid", "limit"),
+        ({"limit": "101"}, "parameter_invalid", "limit"),
+        ({"limit": "\u0662"}, "parameter_invalid", "limit"),
+        ({"page": "2"}, "parameter_unknown", "page"),
+        ({"starting_after": "x"}, "parameter_invalid", "starting_after"),
+        ({"starting_after": "ch_" + "0" * 24}, "resource_missing", "starting_after"),
+    ],
+)
+def test_a_query_that_cannot_be_used(database: Database, query: dict[str, str], code: str, param: str) -> None:
+    """It is a 400 that names the parameter."""
+    with pytest.raises(Fault) as caught:
+        database.list("ws_1", "charges", query)
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, code, param)
+
+
+def test_the_balance_is_the_sum_of_all_charges(database: Database) -> None:
+    """Per currency, and only of charges."""
+    for amount, currency in ((1, "kes"), (2, "usd"), (3, "kes")):
+        database.create("ws_1", "charges", {"amount": amount, "currency": currency})
+    database.create("ws_1", "messages", SENT["messages"])
+    assert database.balance("ws_1") == {
+        "object": "balance",
+        "livemode": False,
+        "available": [{"amount": 4, "currency": "kes"}, {"amount": 2, "currency": "usd"}],
+    }
+
+
+@pytest.mark.parametrize(
+    "amount", ["", "0", "-1", "1.5", "1e3", "100000000", " 1", "1\n", "\u0661", 1.0, True, [1], {}]
+)
+def test_an_amount_that_cannot_be_used(database: Database, amount: object) -> None:
+    """Money is a positive whole number in ASCII digits."""
+    fault = fault_of(database, "charges", {**CHARGE, "amount": amount})
+    assert (fault.status, fault.code, fault.param) == (400, "parameter_invalid", "amount")
+
+
+def test_fields_that_are_missing_or_unknown(database: Database) -> None:
+    """Each is a 400 that names the field; a field of null is missing."""
+    fault = fault_of(database, "charges", {"amount": None, "currency": "kes"})
+    assert (fault.status, fault.code, fault.param) == (400, "parameter_missing", "amount")
+    fault = fault_of(database, "charges", {**CHARGE, "api_key": "x"})
+    assert (fault.status, fault.code, fault.param) == (400, "parameter_unknown", "api_key")
+    assert database.list("ws_1", "charges", {})["data"] == []
+
+
+def test_a_collection_that_is_not_there(database: Database) -> None:
+    """Nothing can be made, found or listed in it."""
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: database.create("ws_1", "refunds", {}),
+        lambda: database.retrieve("ws_1", "refunds", "re_1"),
+        lambda: database.list("ws_1", "refunds", {}),
+    )
+    for call in calls:
+        with pytest.raises(Fault) as caught:
+            call()
+        assert (caught.value.status, caught.value.code) == (404, "path_unknown")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(collection=st.sampled_from(sorted(KINDS)), data=st.data())
+def test_whatever_is_sent_makes_an_object_or_a_fault(
+    tmp_path_factory: pytest.TempPathFactory, collection: str, data: st.DataObject
+) -> None:
+    """Nothing that a client sends is an exception of another kind, and what is made can be sent as JSON."""
+    names = st.sampled_from([*KINDS[collection].fields, "other"])
+    sent = data.draw(st.dictionaries(names, VALUES | st.sampled_from(list(SENT[collection].values())), max_size=4))
+    database = Database(tmp_path_factory.getbasetemp() / "any.db", Mode.TEST)
+    try:
+        made = database.create("ws_1", collection, sent)
+    except Fault as fault:
+        assert fault.status in (400, 404)
+        fault_answer(fault, DEFAULT)
+    else:
+        assert json.loads(answer(made).body) == made
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "fields"),
+    [
+        ("application/x-www-form-urlencoded", b"amount=2000&currency=kes", {"amount": "2000", "currency": "kes"}),
+        ("", b"body=&to=%2B254", {"body": "", "to": "+254"}),
+        ("application/json", b'{"amount": 2000}', {"amount": 2000}),
+        ("Application/JSON; charset=utf-8", b"{}", {}),
+        ("", b"", {}),
+    ],
+)
+def test_a_body_is_a_form_or_json(content_type: str, body: bytes, fields: dict[str, object]) -> None:
+    """As its media type says; curl sends forms, programs often JSON."""
+    assert read_fields(content_type, body) == fields
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b"\xff", b"[" * 100_000])
+def test_a_body_that_is_no_json_object(body: bytes) -> None:
+    """It is a 400."""
+    with pytest.raises(Fault) as caught:
+        read_fields("application/json", body)
+    assert (caught.value.status, caught.value.code) == (400, "body_invalid")
+
+
+@given(content_type=st.sampled_from(["application/json", "text/plain", ""]), body=st.binary())
+def test_any_body_is_read_or_refused(content_type: str, body: bytes) -> None:
+    """Fields or a fault, nothing else."""
+    try:
+        assert isinstance(read_fields(content_type, body), dict)
+    except Fault:
+        assert content_type == "application/json"
+
+
+def test_a_fault_in_the_shape_of_the_default_profile() -> None:
+    """The shape of a refusal, with the parameter that is to blame, and a name for the request."""
+    body, status, headers = fault_answer(Fault(400, "parameter_invalid", "No.", "amount"), DEFAULT)
+    assert status == 400
+    assert headers["Content-Type"] == "application/json"
+    assert json.loads(body) == {
+        "error": {
+            "type": "invalid_request_error",
+            "code": "parameter_invalid",
+            "message": "No.",
+            "param": "amount",
+            "request_id": headers["Request-Id"],
+        }
+    }
+
+
+def test_a_fault_in_the_shape_of_rfc_9457() -> None:
+    """Where the profile's refusals are problem documents, so are faults."""
+    body, status, headers = fault_answer(unrouted("PUT", "/v1/charges"), FALU)
+    assert status == 404
+    assert headers["Content-Type"] == "application/problem+json"
+    assert json.loads(body) == {
+        "type": "about:blank",
+        "title": "Not Found",
+        "status": 404,
+        "detail": "There is no PUT /v1/charges.",
+        "code": "path_unknown",
+        "message": "There is no PUT /v1/charges.",
+        "request_id": headers["Request-Id"],
+    }
