@@ -40,7 +40,7 @@ def test_a_move(run: Run, ask: Ask, workspace: str, tmp_path: Path) -> None:
     (tmp_path / "new.db.secret").write_bytes((tmp_path / "doorkey.db.secret").read_bytes())
     (tmp_path / "new.db.secret").chmod(0o600)
     assert ask("--store", TO, "keys", "list") == ask("keys", "list")
-    key = ask("--store", TO, "keys", "list")["keys"][0]["id"]
+    key = ask("--store", TO, "keys", "list", "--mode", "test")["keys"][0]["id"]
     assert run("--store", TO, "keys", "reveal", key, "--stdout").stdout == run("keys", "reveal", key, "--stdout").stdout
     assert ask("--store", TO, "audit", "verify")["whole"] is True
     refused = run("workspace", "provision", "Other")

@@ -28,7 +28,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-log = logging.getLogger("doorkey")
+log: logging.Logger = logging.getLogger("doorkey")
 
 POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
@@ -67,7 +67,7 @@ class DoorkeyMiddleware:
         self.verifier = verifier
         self.policy = policy
         self.trusted_proxies = trusted_proxies
-        self.refusals = Refusals(verifier.profile, request_id)
+        self.refusals: Refusals = Refusals(verifier.profile, request_id)
         self.recheck = recheck
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -57,7 +57,7 @@ class DoorkeyMiddleware:
         self.verifier = verifier
         self.policy = policy
         self.trusted_proxies = trusted_proxies
-        self.refusals = Refusals(verifier.profile, request_id)
+        self.refusals: Refusals = Refusals(verifier.profile, request_id)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Judge one request."""

@@ -122,8 +122,8 @@ class Policy:
     def __init__(
         self, rules: Iterable[Rule] = (), *, otherwise: Requirement | None = None, within: str | None = None
     ) -> None:
-        self.rules = tuple(rules)
-        self.otherwise = Requirement() if otherwise is None else otherwise
+        self.rules: tuple[Rule, ...] = tuple(rules)
+        self.otherwise: Requirement = Requirement() if otherwise is None else otherwise
         self.within = within
         if not isinstance(self.otherwise, Requirement):
             raise InvalidPolicy("otherwise is a Requirement: nothing is open that is not declared by Rule.open")

@@ -57,6 +57,10 @@ class Token:
     """
 
     __slots__ = ("_text", "id", "mode", "prefix", "type")
+    prefix: str
+    type: KeyType
+    mode: Mode
+    id: str
 
     def __init__(self, text: bytes, prefix: str, type: KeyType, mode: Mode, id: str) -> None:
         self._text = text

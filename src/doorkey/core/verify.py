@@ -30,7 +30,7 @@ from .model import Decision, Denied, Granted, KeyType, Mode, Principal, Reason, 
 from .profiles import DEFAULT, Profile
 from .tokens import STANDARD, Token, TokenFormat
 
-log = logging.getLogger("doorkey")
+log: logging.Logger = logging.getLogger("doorkey")
 
 Refused = TypeVar("Refused", bound=Denied | Unavailable)
 

@@ -58,8 +58,8 @@ class Report:
 
     def __init__(self, write: Write) -> None:
         self._write = write
-        self.right = 0
-        self.wrong = 0
+        self.right: int = 0
+        self.wrong: int = 0
 
     def server(self, title: str) -> None:
         """Begin the rows of one server."""

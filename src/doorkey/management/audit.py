@@ -20,7 +20,7 @@ from typing import NamedTuple
 from ..core.errors import ConfigurationError, NotFound, UnreadableRecord
 from ..storage.protocol import GENESIS, Event, Store, Workspace
 
-log = logging.getLogger("doorkey.audit")
+log: logging.Logger = logging.getLogger("doorkey.audit")
 
 _PAGE = 100
 _HEAD = re.compile(r"([1-9][0-9]{0,17}):([0-9a-f]{64})", re.ASCII)

@@ -26,7 +26,6 @@ miss any of it: no promise hangs on it.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import math
 import os
 import re
@@ -39,7 +38,7 @@ from functools import lru_cache, partial
 from itertools import chain
 from time import monotonic
 from typing import Any, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import psycopg
 from psycopg import waiting
@@ -469,24 +468,27 @@ class _Connections:
 
     def _opened(self) -> ConnectionPool[_Connection]:
         pool = self._pool
-        if pool is None:
-            with self.lock:
-                if self._closed:
-                    raise _closed(self.server)
+        if pool is not None:
+            return pool
+        with self.lock:
+            if self._closed:
+                raise _closed(self.server)
+            if self._pool is None:
                 # It gives up soon where there is no server. Then the next who asks makes it try again, so that it is
                 # back as soon as the server is.
-                pool = self._pool = self._pool or ConnectionPool(
+                self._pool = ConnectionPool(
                     connection_class=_Connection,
                     kwargs=dict(self.server.parameters),
                     min_size=0,
                     max_size=self._size,
-                    open=False,
+                    open=True,
                     name="doorkey",
                     reconnect_timeout=1.0,
                     num_workers=1,
                 )
-                pool.open()
-        return pool
+                # At the end of the process before its threads are ended: then it would wait for each of them in vain.
+                self._finalizer = finalize(self, _close_own, self._pool, os.getpid())
+            return self._pool
 
     def fetch(self, sql: str, parameters: Sequence[Any], prove: Prove | None = None) -> list[rows.Row]:
         """All rows of one SELECT, on another connection if the first turns out to be dead."""
@@ -506,6 +508,7 @@ class _Connections:
         """Close all connections for now. The lock is held by the caller."""
         pool, self._pool = self._pool, None
         if pool is not None:
+            self._finalizer.detach()
             pool.close(self.server.timeout)
 
     def close(self) -> None:
@@ -515,6 +518,12 @@ class _Connections:
             self.empty()
 
 
+def _close_own(connections: ConnectionPool[_Connection] | _LoopConnections, process: int) -> None:
+    """Close *connections*, unless they came through a fork."""
+    if process == os.getpid():
+        connections.close()
+
+
 class _LoopConnections:
     """
     What an event loop has of connections to one server.
@@ -522,6 +531,8 @@ class _LoopConnections:
     No pool of psycopg's: that has tasks of its own. An event loop that ends while they connect waits for them for ever,
     and no other can close it. This is a stack of idle connections; who finds none makes one.
     """
+
+    finalizer: finalize[[_LoopConnections, int], AsyncPostgresLookup]
 
     def __init__(self, server: _Server, size: int) -> None:
         self._server = server
@@ -611,6 +622,7 @@ class _LoopConnections:
     def close(self) -> None:
         """Close them for good, from any thread; those in use when they are given back."""
         self._closed = True
+        self.finalizer.detach()
         self.empty()
 
 
@@ -729,7 +741,7 @@ class AsyncPostgresLookup:
 
     def renew(self) -> None:
         """Begin anew, without what a parent process had."""
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
         self._loops: dict[asyncio.AbstractEventLoop, _LoopConnections] = {}
 
     async def find(self, digests: Sequence[bytes]) -> Record | None:
@@ -767,7 +779,9 @@ class AsyncPostgresLookup:
                 raise _closed(self._server)
             for loop in [loop for loop in self._loops if loop.is_closed()]:
                 self._loops.pop(loop).close()
-            return self._loops.setdefault(asyncio.get_running_loop(), _LoopConnections(self._server, self._size))
+            connections = self._loops[asyncio.get_running_loop()] = _LoopConnections(self._server, self._size)
+            connections.finalizer = finalize(self, _close_own, connections, os.getpid())
+            return connections
 
     def close(self) -> None:
         """Give back connections, from any thread and whatever event loop. Closing twice is fine."""
@@ -807,9 +821,10 @@ class PostgresStore:
         self, url: str, *, timeout: float = 2.0, pool_size: int = 4, max_staleness: float | None = None
     ) -> None:
         self._lookup = PostgresLookup(url, timeout=timeout, pool_size=pool_size, max_staleness=max_staleness)
-        self.async_lookup = AsyncPostgresLookup(url, timeout=timeout, pool_size=pool_size, max_staleness=max_staleness)
-        self.max_age = self._lookup.max_age
-        self.find = self._lookup.find
+        self.async_lookup: AsyncPostgresLookup = AsyncPostgresLookup(
+            url, timeout=timeout, pool_size=pool_size, max_staleness=max_staleness
+        )
+        self.max_age: float = self._lookup.max_age
         server = _managing(url, timeout)
         self._connections = _Connections(server, pool_size)
         with _alone(server, monotonic() + timeout) as connection:
@@ -856,6 +871,10 @@ class PostgresStore:
 
     def __repr__(self) -> str:
         return f"<PostgresStore at {self._connections.server.name}>"
+
+    def find(self, digests: Sequence[bytes]) -> Record | None:
+        """See :meth:`~doorkey.core.verify.Lookup.find`."""
+        return self._lookup.find(digests)
 
     def workspace(self, id: str) -> Workspace | None:
         """See :meth:`~doorkey.storage.protocol.Store.workspace`."""
@@ -1036,7 +1055,7 @@ def upgrade(url: str, *, timeout: float = 2.0) -> int:
     return before
 
 
-# Forks, and the end of the process.
+# Forks.
 
 _everything: WeakSet[_Connections | AsyncPostgresLookup] = WeakSet()
 _held: list[Any] = []
@@ -1072,12 +1091,3 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
-
-
-def _at_exit() -> None:
-    """Close what was left open, while its threads still run: once they do not, a pool waits for them in vain."""
-    for each in list(_everything):
-        each.close()
-
-
-atexit.register(_at_exit)

@@ -23,7 +23,7 @@ from typing import Protocol, Self
 from ..core.errors import StoreError
 from .postgres import CHANNEL, _alone, _Connection, _managing
 
-log = logging.getLogger("doorkey")
+log: logging.Logger = logging.getLogger("doorkey")
 
 SILENCE = 15.0
 """Seconds without a word after which the server is asked whether it is still there."""
@@ -67,7 +67,7 @@ class PostgresListener:
     def __init__(self, url: str, *caches: Forgetful, timeout: float = 2.0) -> None:
         self._server = _managing(url, timeout)
         self._caches = caches
-        self.listening = False
+        self.listening: bool = False
         self._ending = threading.Event()
         self._bell, self._ear = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="doorkey-listener", daemon=True)

@@ -185,7 +185,7 @@ class SQLiteStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
-        self.path = _absolute(path)
+        self.path: Path = _absolute(path)
         self._timeout = timeout
         self._closed = False
         self._own = _Own()

@@ -24,7 +24,7 @@ from weakref import WeakSet
 from ..core.errors import ConfigurationError, DoorkeyError
 from ..core.model import Decision, Granted, Use
 
-log = logging.getLogger("doorkey")
+log: logging.Logger = logging.getLogger("doorkey")
 
 _BATCH = 1000
 """Uses in one statement of the store, so that no change waits long for the lock that this takes."""

@@ -43,7 +43,7 @@ class Clock:
     """A clock that stands until it is set. UTC seconds."""
 
     def __init__(self, now: float = 1_800_000_000) -> None:
-        self.now = now
+        self.now: float = now
 
     def __call__(self) -> float:
         return self.now
