@@ -1283,6 +1283,10 @@ def test_a_server_that_forks_without_asking_python(database: str, store: Postgre
     try:
         assert backend(store._lookup) != before
         assert store.find([digest(1)]) is not None
+        for pool in inherited:
+            assert pool is not None
+            postgres._close_own(pool, os.getppid())
+            assert not pool.closed, "what came through a fork was closed"
     finally:
         for pool in inherited:
             assert pool is not None
