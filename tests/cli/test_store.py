@@ -304,3 +304,10 @@ def test_no_store_in_memory(run: Run) -> None:
     """There is nothing to check in one that was made for the check."""
     done = run("store", "check", "--store", "memory:")
     assert (done.returncode, done.stdout) == (3, "")
+
+
+def test_upgrade(run: Run, ask: Callable[..., Any], workspace: str) -> None:
+    """A store that has the schema of this release is told so, and left as it is."""
+    assert run("store", "upgrade").stdout == "sqlite:///doorkey.db has schema 1, and was that already\n"
+    assert ask("store", "upgrade") == {"store": "sqlite:///doorkey.db", "schema": 1, "before": 1}
+    assert run("--store", "sqlite:///nothing.db", "store", "upgrade").returncode == 3

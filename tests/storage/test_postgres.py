@@ -42,7 +42,7 @@ from doorkey.management.secrets import MasterSecrets
 from doorkey.storage import postgres, rows
 from doorkey.storage.postgres import AsyncPostgresLookup, PostgresLookup, PostgresStore, upgrade
 from doorkey.storage.protocol import Batch, Key, Properties, StoredToken, Workspace
-from doorkey.storage.urls import create_store, open_store
+from doorkey.storage.urls import create_store, open_store, upgrade_store
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 Plant = Callable[[testing.Planted], None]
@@ -1291,3 +1291,8 @@ def test_a_server_that_forks_without_asking_python(database: str, store: Postgre
         for pool in inherited:
             assert pool is not None
             pool.close()
+
+
+def test_upgrade_by_url(database: str, store: PostgresStore) -> None:
+    """The way by which the command line upgrades: whichever engine the URL names."""
+    assert upgrade_store(database) == Properties().schema

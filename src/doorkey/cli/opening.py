@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,10 +15,11 @@ from ..core.profiles import PROFILES
 from ..door import Doorkey, assemble
 from ..management.secrets import MasterSecrets
 from ..storage.protocol import Properties, Store
-from ..storage.urls import create_store, open_store, secret_file
+from ..storage.urls import create_store, open_store, secret_file, upgrade_store
 
 Value = TypeVar("Value")
 Mark = TypeVar("Mark")
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -59,10 +61,19 @@ def store_at(url: str, new: Properties | None = None) -> Store:
         InvalidURL: it names none, one that ends with this process, or one whose driver is not installed.
         UnusableStore, StoreUnavailable: it cannot be opened, or made.
     """
+    return _with_driver(url, open_store if new is None else partial(create_store, properties=new))
+
+
+def upgraded(url: str) -> int:
+    """The schema that the store at *url* had before it got that of this release. Raises what :func:`store_at` does."""
+    return _with_driver(url, upgrade_store)
+
+
+def _with_driver(url: str, act: Callable[[str], Result]) -> Result:
     if url.lower().startswith("memory:"):
         raise InvalidURL("memory: ends with the command that made it: name a file, such as sqlite:///doorkey.db")
     try:
-        return open_store(url) if new is None else create_store(url, new)
+        return act(url)
     except ImportError as error:
         problem = str(error).partition("\n")[0]
     raise InvalidURL(

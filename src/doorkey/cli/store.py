@@ -17,11 +17,11 @@ from ..door import create
 from ..management.moving import UNFINISHED
 from ..management.rekey import hanging
 from ..management.secrets import VARIABLE, MasterSecrets
-from ..storage.protocol import Key, Properties, Store
+from ..storage.protocol import SCHEMA, Key, Properties, Store
 from ..storage.sqlite import Finding, SQLiteStore
 from . import copying
 from .arguments import Commands, command, default_store, group
-from .opening import named_store, pages, place, secret_path
+from .opening import named_store, pages, place, secret_path, upgraded
 from .output import moment, report, shown
 
 
@@ -31,7 +31,20 @@ def add(commands: Commands) -> None:
     initial.add_argument("--profile", choices=sorted(PROFILES), default="default", help="how its keys look and behave")
     store = group(commands, "store", "the place where keys live")
     command(store, "check", check, "look for what is unsafe or unsound: files, secret, schema, records, sealed tokens")
+    command(store, "upgrade", upgrade, "bring the store to the schema of this release; any number may do so at once")
     copying.add(store)
+
+
+def upgrade(args: Namespace) -> int:
+    """Bring the store to the schema of this release."""
+    before = upgraded(args.store)
+    news = "was that already" if before == SCHEMA else f"was {before}"
+    report(
+        args,
+        {"store": place(args.store), "schema": SCHEMA, "before": before},
+        f"{shown(place(args.store))} has schema {SCHEMA}, and {news}",
+    )
+    return 0
 
 
 def init(args: Namespace) -> int:

@@ -12,6 +12,7 @@ Stores by URL, as configuration writes them.
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -44,6 +45,23 @@ def create_store(url: str, properties: Properties) -> Store:
         StoreUnavailable: it could not be made now.
     """
     return _store(url, properties)
+
+
+def upgrade_store(url: str) -> int:
+    """
+    Bring the store at *url* to the schema of this release, and return the one that it had.
+
+    Raises:
+        InvalidURL: *url* names no store.
+        UnusableStore: no store is there, or one with a newer schema.
+        StoreUnavailable: it cannot be asked now.
+    """
+    if url.partition(":")[0].lower() in ("postgresql", "postgres"):
+        from .postgres import upgrade  # noqa: PLC0415
+
+        return upgrade(url)
+    with closing(open_store(url)) as store:  # which refuses any other schema: there has been only one
+        return store.properties().schema
 
 
 def secret_file(url: str) -> Path | None:
