@@ -59,6 +59,7 @@ from ..core.errors import (
 )
 from ..core.model import Mode, Record, Use
 from . import rows
+from .cache import changed
 from .protocol import SCHEMA, Batch, Event, Key, Properties, Workspace
 
 T = TypeVar("T")
@@ -971,9 +972,7 @@ class PostgresStore:
 
 def _changed(batch: Batch) -> str:
     """What is told to listeners of a batch; nothing if it changes nothing that they could hold."""
-    with_keys = {key.workspace for key, _ in batch.keys}
-    ids = [token.id for key, _ in batch.keys for token in key.tokens]
-    ids += [workspace.id for workspace, _ in batch.workspaces if workspace.id not in with_keys]
+    ids = changed(batch)
     payload = ",".join(ids)
     if len(payload.encode(errors="replace")) > _PAYLOAD or any("," in id for id in ids):
         return "*"
