@@ -1,36 +1,18 @@
 """
 Gives the table of requests and what drives it to every test of an adapter.
 
-Test files do not import each other. They are given both here, loaded by path: a test that takes ``row`` runs once per
-row.
+A test that takes ``row`` runs once per row.
 """
 
 from __future__ import annotations
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.adapters.table import House
-
-
-def _load(name: str) -> ModuleType:
-    full = f"tests.adapters.{name}"
-    if full not in sys.modules:
-        spec = spec_from_file_location(full, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None and spec.loader is not None
-        module = sys.modules[full] = module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[full]
-
-
-_table = _load("table")
-_wire = _load("wire")
+from tests.adapters import table as _table
+from tests.adapters import wire as _wire
+from tests.adapters.table import House
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -62,4 +44,4 @@ def wire() -> Any:
 @pytest.fixture(scope="session")
 def houses() -> dict[str, House]:
     """A doorkey with a key of every kind, by the name of its profile."""
-    return {name: cast("House", _table.House(profile)) for name, profile in _table.PROFILES.items()}
+    return {name: House(profile) for name, profile in _table.PROFILES.items()}

