@@ -13,6 +13,7 @@ Adapters are imported by name: ``from doorkey.adapters.asgi import DoorkeyMiddle
 """
 
 from .core.clients import TrustedProxies
+from .core.declarations import OPEN, PER_ROUTE
 from .core.errors import DoorkeyError
 from .core.model import Decision, Denied, Granted, KeyType, Mode, Principal, Reason, Requirement, Unavailable
 from .core.policy import Policy, Rule
@@ -27,6 +28,8 @@ __all__ = [
     "DEFAULT",
     "FALU",
     "FLUVEO",
+    "OPEN",
+    "PER_ROUTE",
     "AsyncVerifier",
     "ByMode",
     "Decision",

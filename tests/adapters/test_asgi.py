@@ -23,6 +23,7 @@ from starlette.routing import Mount, Route
 
 from doorkey import (
     FALU,
+    PER_ROUTE,
     AsyncVerifier,
     Decision,
     Doorkey,
@@ -37,6 +38,7 @@ from doorkey import (
     TrustedProxies,
 )
 from doorkey.adapters.asgi import Application, DoorkeyMiddleware, Message, Scope, route_path
+from doorkey.core.declarations import REQUIREMENT
 from doorkey.core.errors import StoreUnavailable
 from doorkey.core.model import Record
 from doorkey.storage.aio import Inline, Threaded
@@ -49,9 +51,10 @@ RECHECK = 0.02
 SOON = 5.0
 """Seconds that nothing here takes, unless it hangs."""
 
+READ = Requirement("messages:read")
 POLICY = Policy(
     [
-        Rule("GET", "/messages", "messages:read"),
+        Rule("GET", "/messages", READ),
         Rule.open("GET", "/healthz"),
         Rule("WEBSOCKET", "/feed", "messages:read"),
         Rule.open("WEBSOCKET", "/pulse"),
@@ -161,6 +164,33 @@ def test_lifespan_passes(house: Doorkey) -> None:
     scope = {"type": "lifespan", "state": {}}
     asyncio.run(DoorkeyMiddleware(app, house.async_verifier, policy=POLICY)(scope, nothing, swallow))
     assert seen[0] is scope and seen[1:] == [nothing, swallow]
+
+
+@pytest.mark.parametrize("policy", [PER_ROUTE, None, "a policy"])
+def test_what_is_no_policy(house: Doorkey, policy: Any) -> None:
+    """Plain ASGI knows no routes: what is no policy is refused, and the message names the way."""
+    with pytest.raises(DoorkeyError, match="takes the adapter of a framework"):
+        DoorkeyMiddleware(App(), house.async_verifier, policy=policy)
+
+
+@pytest.mark.parametrize("kind", [http, websocket])
+def test_a_function_in_place_of_a_policy(house: Doorkey, ask: Any, kind: Callable[..., Scope]) -> None:
+    """What a framework's adapter finds out about a connection is required of it, and written down for the endpoint."""
+
+    def found(scope: Scope) -> Requirement | None:
+        return None if scope["path"] == "/open" else READ
+
+    app = App()
+    middleware = DoorkeyMiddleware(app, house.async_verifier, policy=found)
+    for scope, required in (
+        (kind("/open"), [None]),
+        (kind("/closed"), []),
+        (kind("/closed", basic(issue(house))), [READ]),
+    ):
+        app.scopes.clear()
+        ask(middleware, scope)
+        assert [given[REQUIREMENT] for given in app.scopes] == required
+        assert REQUIREMENT not in scope
 
 
 @pytest.mark.parametrize("recheck", [0, -1, -math.inf, math.nan])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.wrappers import Request
 
-from doorkey import FALU, Doorkey, DoorkeyError, Policy, Principal, Rule, TrustedProxies
+from doorkey import FALU, PER_ROUTE, Doorkey, DoorkeyError, Policy, Principal, Rule, TrustedProxies
 from doorkey.adapters.wsgi import PRINCIPAL, Application, DoorkeyMiddleware, Environ, route_path
 from doorkey.testing import basic, bearer, door, issue
 
@@ -73,6 +73,13 @@ def ask(wire: Any) -> Callable[[Application, Environ], Answer]:
     """Calls an application with an environ."""
     driver: Callable[[Application, Environ], Answer] = wire.over_wsgi
     return driver
+
+
+@pytest.mark.parametrize("policy", [PER_ROUTE, None, "a policy", lambda environ: None])
+def test_what_is_no_policy(house: Doorkey, policy: Any) -> None:
+    """Plain WSGI knows no routes: what is no policy is refused, and the message names the way."""
+    with pytest.raises(DoorkeyError, match="takes the adapter of a framework"):
+        DoorkeyMiddleware(App(), house.verifier, policy=policy)
 
 
 def reader_of(house: Doorkey) -> str:

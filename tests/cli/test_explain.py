@@ -144,6 +144,7 @@ def test_in_words(run: Run, ask: Ask, workspace: str, key: Make, policy: str) ->
         expired     passed   neither the key nor this token expires
         suspended   passed   the workspace Acme is not suspended
         network     refused  203.0.113.7 lies in none of the key's networks, 10.0.0.0/8
+        declared    passed   the operation is for somebody
         mode        passed   the operation takes keys of both modes
         type        passed   it is a secret key
         permission  refused  the key may do messages:write, which does not grant messages:read
@@ -200,7 +201,7 @@ def test_an_open_operation_asks_no_gate(ask: Ask, workspace: str, key: Make, pol
     ask("keys", "revoke", id := key(), "--because", "x")
     told = ask("explain", id, "--method", "GET", "--path", "/healthz", "--policy", f"{policy}:POLICY")
     assert (told["verdict"], told["refused_by"], told["remedies"]) == ("open", None, [])
-    assert [gate["result"] for gate in told["gates"]] == ["passed", "passed"] + ["not asked"] * 9
+    assert [gate["result"] for gate in told["gates"]] == ["passed", "passed"] + ["not asked"] * 10
 
 
 @pytest.mark.parametrize(

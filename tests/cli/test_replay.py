@@ -30,6 +30,7 @@ requirements = st.one_of(
         st.sampled_from([None, *Mode]),
     ),
     st.builds(Requirement, mode=st.sampled_from([None, *Mode]), any_key=st.just(True)),
+    st.builds(Requirement, mode=st.sampled_from([None, *Mode]), nobody=st.just(True)),
 )
 
 
@@ -108,7 +109,7 @@ def test_it_is_the_verdict(
                 verdict.requirement,
             )
             assert len(refusing) == len(told.refusals)
-        assert len(gates) == 8
+        assert len(gates) == 9
         for gate in gates:
             assert gate.why
             assert bool(gate.remedies) is (gate.result == "refused")
@@ -324,7 +325,7 @@ def test_without_a_record(house: Doorkey) -> None:
         assert len(told.refusals) == 1
         assert told.refusals[0] == refusal or (refusal is None and isinstance(told.refusals[0], Unavailable))
         assert why in said(told, "record")
-        assert [gate.result for gate in told.gates()] == ["refused"] + ["not asked"] * 7
+        assert [gate.result for gate in told.gates()] == ["refused"] + ["not asked"] * 8
 
 
 def test_a_store_that_cannot_be_asked(house: Doorkey) -> None:

@@ -43,6 +43,7 @@ def test_the_words_that_are_stored_and_logged() -> None:
         "expired",
         "workspace_suspended",
         "network",
+        "undeclared",
         "livemode",
         "secret_key_required",
         "permissions",
@@ -96,7 +97,9 @@ def test_requirement(
         (lambda: Requirement("messages;read"), InvalidPermission, "'messages;read' is no permission"),
         (lambda: Requirement(["a", ""]), InvalidPermission, "'' is no permission"),
         (lambda: Requirement(b"a"), InvalidPermission, "not int"),  # type: ignore[arg-type]
-        (lambda: Requirement("a", any_key=True), InvalidPolicy, "not both"),
+        (lambda: Requirement("a", any_key=True), InvalidPolicy, "one of these alone"),
+        (lambda: Requirement("a", nobody=True), InvalidPolicy, "one of these alone"),
+        (lambda: Requirement(any_key=True, nobody=True), InvalidPolicy, "one of these alone"),
         (lambda: Requirement(mode="live"), InvalidPolicy, "Mode.LIVE or None, not 'live'"),  # type: ignore[arg-type]
     ],
 )
@@ -114,7 +117,8 @@ def test_requirements_are_values() -> None:
     assert requirement == Requirement(("a", "b"), mode=Mode.TEST)
     assert requirement != replace(requirement, mode=None) == Requirement(["a", "b"])
     assert len({requirement, copy.deepcopy(requirement), pickle.loads(pickle.dumps(requirement))}) == 1
-    assert Requirement(publishable=True) != Requirement.ANY_KEY
+    assert len({Requirement(), Requirement(publishable=True), Requirement.ANY_KEY, Requirement.NOBODY}) == 4
+    assert pickle.loads(pickle.dumps(Requirement.NOBODY)).nobody
     with pytest.raises(FrozenInstanceError):
         requirement.publishable = True  # type: ignore[misc]
 

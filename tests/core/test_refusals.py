@@ -34,6 +34,7 @@ ROWS: list[tuple[Denied | Unavailable, int, str]] = [
     (Denied(Reason.PERMISSIONS, requirement=READ), 403, "insufficient_permissions"),
     (Unavailable("OperationalError at store.py:1"), 503, "auth_unavailable"),
     (Denied(Reason.TARGET), 400, "request_target_invalid"),
+    (Denied(Reason.UNDECLARED), 403, "operation_undeclared"),
 ]
 SCRIPTS = [False, True]
 

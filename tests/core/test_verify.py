@@ -457,6 +457,17 @@ def test_any_key_must_be_said() -> None:
     assert authorize(nothing, Requirement("a")) == Denied(Reason.PERMISSIONS, requirement=Requirement("a"))
 
 
+@pytest.mark.parametrize("permissions", [None, ["*"]])
+@pytest.mark.parametrize("type", KeyType)
+@pytest.mark.parametrize(
+    "requirement", [Requirement.NOBODY, Requirement(mode=Mode.TEST, publishable=True, nobody=True)]
+)
+def test_nobody_is_nobody(permissions: list[str] | None, type: KeyType, requirement: Requirement) -> None:
+    """What requires nobody is closed to each key, and the reason blames no key."""
+    principal = principal_of(TOKEN, permissions)._replace(type=type)
+    assert authorize(principal, requirement) == Denied(Reason.UNDECLARED)
+
+
 # Records that are not this token's
 
 

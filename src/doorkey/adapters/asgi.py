@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from ..core.clients import TrustedProxies
+from ..core.declarations import REQUIREMENT
 from ..core.errors import ConfigurationError
 from ..core.model import Decision, Denied, Granted, Reason, Requirement, Unavailable
 from ..core.policy import WEBSOCKET, Policy
@@ -36,6 +37,59 @@ TRY_AGAIN_LATER = 1013
 """Close codes (RFC 6455 §7.4.1 and its registry)."""
 
 
+class Gate:
+    """
+    Judges connections, and answers for the application where it turns one away.
+
+    Args: see :class:`DoorkeyMiddleware`.
+
+    Raises:
+        ConfigurationError: the verifier is not one for asyncio.
+    """
+
+    def __init__(
+        self,
+        verifier: AsyncVerifier,
+        trusted_proxies: TrustedProxies | None = None,
+        request_id: Callable[[], str] = new_request_id,
+    ) -> None:
+        if isinstance(verifier, Verifier):
+            raise ConfigurationError("ASGI takes an AsyncVerifier, such as door.async_verifier")
+        self.verifier = verifier
+        self.trusted_proxies = trusted_proxies
+        self._refusals = Refusals(verifier.profile, request_id)
+
+    async def judge(self, scope: Scope, requirement: Requirement) -> Decision:
+        """Decide about a connection that asks for what needs *requirement*."""
+        return await self.verifier.verify(
+            authorization(scope), client_address=self.client_address(scope), requires=requirement
+        )
+
+    def client_address(self, scope: Scope) -> str | None:
+        """The address to judge, freed from proxies."""
+        peer = scope.get("client")
+        address: str | None = peer[0] if peer else None
+        return address if self.trusted_proxies is None else self.trusted_proxies.client(address, scope["headers"])
+
+    def refusal(self, scope: Scope, refused: Denied | Unavailable) -> Refusal:
+        """The response to a connection that is turned away."""
+        fields = dict(scope["headers"])
+        script = sent_by_script(fields.get(b"origin"), fields.get(b"sec-fetch-mode"))
+        del fields  # A traceback may show the locals of this frame.
+        return self._refusals.refusal(refused, script=script)
+
+    async def refuse(self, scope: Scope, refused: Denied | Unavailable, receive: Receive, send: Send) -> None:
+        """Answer in the application's place; a websocket before it is accepted: with a bare 403 if need be."""
+        if scope["type"] == "http":
+            await _respond("http.response", self.refusal(scope, refused), send, scope["method"] == "HEAD")
+            return
+        await receive()  # websocket.connect
+        if "websocket.http.response" in (scope.get("extensions") or {}):
+            await _respond("websocket.http.response", self.refusal(scope, refused), send)
+        else:
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": ""})
+
+
 class DoorkeyMiddleware:
     """
     Lets in only requests that present a key which may do what they ask for.
@@ -43,7 +97,8 @@ class DoorkeyMiddleware:
     Args:
         app: the application to protect.
         verifier: decides.
-        policy: says which operation requires what.
+        policy: says which operation requires what. The adapter of a framework gives a function of the scope, which
+            finds what the endpoint declares; ``None`` is open.
         trusted_proxies: whose word about the client's address counts. ``None``: the peer is the client.
         request_id: makes the name that a refusal carries.
         recheck: seconds after which an open websocket is judged again.
@@ -54,20 +109,20 @@ class DoorkeyMiddleware:
         app: Application,
         verifier: AsyncVerifier,
         *,
-        policy: Policy,
+        policy: Policy | Callable[[Scope], Requirement | None],
         trusted_proxies: TrustedProxies | None = None,
         request_id: Callable[[], str] = new_request_id,
         recheck: float = 60.0,
     ) -> None:
-        if isinstance(verifier, Verifier):
-            raise ConfigurationError("ASGI takes an AsyncVerifier, such as door.async_verifier")
         if not recheck > 0:  # which nan is not, either
             raise ConfigurationError(f"recheck is a number of seconds above 0, not {recheck}")
+        if not isinstance(policy, Policy) and not callable(policy):
+            raise ConfigurationError(
+                f"policy is a Policy; per route, it takes the adapter of a framework, not {policy!r}"
+            )
         self.app = app
-        self.verifier = verifier
+        self.gate: Gate = Gate(verifier, trusted_proxies, request_id)
         self.policy = policy
-        self.trusted_proxies = trusted_proxies
-        self.refusals: Refusals = Refusals(verifier.profile, request_id)
         self.recheck = recheck
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,62 +130,38 @@ class DoorkeyMiddleware:
         kind = scope["type"]
         if kind == "lifespan":
             await self.app(scope, receive, send)
-        elif kind == "http":
-            method = scope["method"]
-            # The policy's word for a handshake is a method that any client may write (RFC 9110 §9.1): no rule has it.
-            decision = await self._judge(scope, method if method != WEBSOCKET else "")
-            if decision is None or isinstance(decision, Granted):
-                await self.app(_introduced(scope, decision), receive, send)
-            else:
-                await _respond("http.response", self._refusal(scope, decision), send, method == "HEAD")
-        elif kind == "websocket":
-            decision = await self._judge(scope, WEBSOCKET)
-            if decision is None:
-                await self.app(_introduced(scope, None), receive, send)
-            elif isinstance(decision, Granted):
-                await self._watched(_introduced(scope, decision), receive, send)
-            else:
-                await self._deny_handshake(scope, decision, receive, send)
-        else:
+            return
+        if kind not in ("http", "websocket"):
             raise RuntimeError(f"doorkey does not know the ASGI scope type {kind!r}, so it does not let it pass")
-
-    async def _judge(self, scope: Scope, method: str) -> Decision | None:
-        """Decide; ``None`` if the operation needs no key."""
+        requirement = None
         path = route_path(scope)
         if path and path[0] != "/":
-            return Denied(Reason.TARGET)
-        requirement = self.policy.requirement(method, path)
-        if requirement is None:
-            return None
-        return await self.verifier.verify(
-            _authorization(scope), client_address=self._client_address(scope), requires=requirement
-        )
-
-    def _client_address(self, scope: Scope) -> str | None:
-        peer = scope.get("client")
-        address: str | None = peer[0] if peer else None
-        return address if self.trusted_proxies is None else self.trusted_proxies.client(address, scope["headers"])
-
-    def _refusal(self, scope: Scope, refused: Denied | Unavailable) -> Refusal:
-        fields = dict(scope["headers"])
-        script = sent_by_script(fields.get(b"origin"), fields.get(b"sec-fetch-mode"))
-        del fields  # A traceback may show the locals of this frame.
-        return self.refusals.refusal(refused, script=script)
-
-    async def _deny_handshake(self, scope: Scope, refused: Denied | Unavailable, receive: Receive, send: Send) -> None:
-        """Refuse before the websocket is accepted: with our response if the server can send one, else a bare 403."""
-        await receive()  # websocket.connect
-        if "websocket.http.response" in (scope.get("extensions") or {}):
-            await _respond("websocket.http.response", self._refusal(scope, refused), send)
+            decision: Decision | None = Denied(Reason.TARGET)
         else:
-            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": ""})
+            requirement = self._requirement(scope, path)
+            decision = None if requirement is None else await self.gate.judge(scope, requirement)
+        if decision is None or (isinstance(decision, Granted) and kind == "http"):
+            await self.app(_introduced(scope, decision, requirement), receive, send)
+        elif isinstance(decision, Granted):
+            await self._watched(_introduced(scope, decision, requirement), receive, send)
+        else:
+            await self.gate.refuse(scope, decision, receive, send)
+
+    def _requirement(self, scope: Scope, path: str) -> Requirement | None:
+        if not isinstance(self.policy, Policy):
+            return self.policy(scope)
+        if scope["type"] == "websocket":
+            return self.policy.requirement(WEBSOCKET, path)
+        method = scope["method"]
+        # The policy's word for a handshake is a method that any client may write (RFC 9110 §9.1): no rule has it.
+        return self.policy.requirement(method if method != WEBSOCKET else "", path)
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application on a websocket that is judged again at an interval, and closed once its key fails."""
-        remembered = self.verifier.remember(_authorization(scope))
-        requirement = self.policy.requirement(WEBSOCKET, route_path(scope))
-        client_address = self._client_address(scope)
-        assert remembered is not None and requirement is not None  # noqa: S101  # it was granted a moment ago
+        remembered = self.gate.verifier.remember(authorization(scope))
+        requirement = scope[REQUIREMENT]
+        client_address = self.gate.client_address(scope)
+        assert remembered is not None  # noqa: S101  # it was granted a moment ago
         closed: int | None = None
 
         # What a client sent before it answers our close, or while it does not even read it, reaches nobody.
@@ -164,7 +195,7 @@ class DoorkeyMiddleware:
         while True:
             await asyncio.sleep(self.recheck)
             try:
-                decision = await self.verifier.verify_again(
+                decision = await self.gate.verifier.verify_again(
                     remembered, client_address=client_address, requires=requirement
                 )
             except Exception:
@@ -185,13 +216,13 @@ def route_path(scope: Scope) -> str:
     return path
 
 
-def _introduced(scope: Scope, decision: Granted | None) -> Scope:
-    """A copy of *scope* that says who the principal is."""
+def _introduced(scope: Scope, decision: Granted | None, requirement: Requirement | None) -> Scope:
+    """A copy of *scope* that says who the principal is, and what was required of it."""
     principal = None if decision is None else decision.principal
-    return {**scope, "state": {**(scope.get("state") or {}), "principal": principal}}
+    return {**scope, REQUIREMENT: requirement, "state": {**(scope.get("state") or {}), "principal": principal}}
 
 
-def _authorization(scope: Scope) -> bytes | list[bytes]:
+def authorization(scope: Scope) -> bytes | list[bytes]:
     """The field lines of ``Authorization`` (ASGI gives names in lower case), without a list if there is one."""
     lines = [value for name, value in scope["headers"] if name == b"authorization"]
     return lines[0] if len(lines) == 1 else lines

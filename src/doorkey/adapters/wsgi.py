@@ -16,9 +16,9 @@ from typing import Any
 
 from ..core.clients import TrustedProxies
 from ..core.errors import ConfigurationError
-from ..core.model import Decision, Denied, Granted, Reason
+from ..core.model import Decision, Denied, Granted, Reason, Requirement, Unavailable
 from ..core.policy import WEBSOCKET, Policy
-from ..core.refusals import Refusals, new_request_id, sent_by_script
+from ..core.refusals import Refusal, Refusals, new_request_id, sent_by_script
 from ..core.verify import AsyncVerifier, Verifier
 
 Environ = dict[str, Any]
@@ -28,6 +28,42 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 PRINCIPAL = "doorkey.principal"
 
 _STATUS = {400: "400 Bad Request", 401: "401 Unauthorized", 403: "403 Forbidden", 503: "503 Service Unavailable"}
+
+
+class Gate:
+    """
+    Judges requests, and answers for the application where it turns one away.
+
+    Args: see :class:`DoorkeyMiddleware`.
+
+    Raises:
+        ConfigurationError: the verifier is one for asyncio.
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        trusted_proxies: TrustedProxies | None = None,
+        request_id: Callable[[], str] = new_request_id,
+    ) -> None:
+        if isinstance(verifier, AsyncVerifier):
+            raise ConfigurationError("WSGI takes a Verifier, such as door.verifier")
+        self.verifier = verifier
+        self.trusted_proxies = trusted_proxies
+        self._refusals = Refusals(verifier.profile, request_id)
+
+    def judge(self, environ: Environ, requirement: Requirement) -> Decision:
+        """Decide about a request that asks for what needs *requirement*."""
+        return self.verifier.verify(
+            environ.get("HTTP_AUTHORIZATION"),
+            client_address=client_address(environ, self.trusted_proxies),
+            requires=requirement,
+        )
+
+    def refusal(self, environ: Environ, refused: Denied | Unavailable) -> Refusal:
+        """The response to a request that is turned away."""
+        script = sent_by_script(environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_MODE"))
+        return self._refusals.refusal(refused, script=script)
 
 
 class DoorkeyMiddleware:
@@ -51,47 +87,40 @@ class DoorkeyMiddleware:
         trusted_proxies: TrustedProxies | None = None,
         request_id: Callable[[], str] = new_request_id,
     ) -> None:
-        if isinstance(verifier, AsyncVerifier):
-            raise ConfigurationError("WSGI takes a Verifier, such as door.verifier")
+        if not isinstance(policy, Policy):
+            raise ConfigurationError(
+                f"policy is a Policy; per route, it takes the adapter of a framework, not {policy!r}"
+            )
         self.app = app
-        self.verifier = verifier
+        self.gate: Gate = Gate(verifier, trusted_proxies, request_id)
         self.policy = policy
-        self.trusted_proxies = trusted_proxies
-        self.refusals: Refusals = Refusals(verifier.profile, request_id)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Judge one request."""
-        decision = self._judge(environ)
+        path = route_path(environ)
+        if path and path[0] != "/":
+            decision: Decision | None = Denied(Reason.TARGET)
+        else:
+            method = environ["REQUEST_METHOD"]
+            # The policy's word for a websocket's handshake is a method that any client may write: no rule has it.
+            requirement = self.policy.requirement(method if method != WEBSOCKET else "", path)
+            decision = None if requirement is None else self.gate.judge(environ, requirement)
         if decision is None or isinstance(decision, Granted):
             environ[PRINCIPAL] = None if decision is None else decision.principal
             return self.app(environ, start_response)
-        script = sent_by_script(environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_MODE"))
-        refusal = self.refusals.refusal(decision, script=script)
+        refusal = self.gate.refusal(environ, decision)
         start_response(_STATUS[refusal.status], refusal.headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [refusal.body]
 
-    def _judge(self, environ: Environ) -> Decision | None:
-        """Decide; ``None`` if the operation needs no key."""
-        path = route_path(environ)
-        if path and path[0] != "/":
-            return Denied(Reason.TARGET)
-        method = environ["REQUEST_METHOD"]
-        # The policy's word for a websocket's handshake is a method that any client may write: no rule has it.
-        requirement = self.policy.requirement(method if method != WEBSOCKET else "", path)
-        if requirement is None:
-            return None
-        return self.verifier.verify(
-            environ.get("HTTP_AUTHORIZATION"), client_address=self._client_address(environ), requires=requirement
-        )
 
-    def _client_address(self, environ: Environ) -> str | None:
-        peer = environ.get("REMOTE_ADDR") or None
-        proxies = self.trusted_proxies
-        if proxies is None:
-            return peer
-        value = environ.get("HTTP_" + proxies.header.upper().replace("-", "_"))
-        lines = [] if value is None else [(proxies.header.encode(), value.encode("latin-1", "replace"))]
-        return proxies.client(peer, lines)
+def client_address(environ: Environ, proxies: TrustedProxies | None) -> str | None:
+    """The address to judge, freed from *proxies*."""
+    peer = environ.get("REMOTE_ADDR") or None
+    if proxies is None:
+        return peer
+    value = environ.get("HTTP_" + proxies.header.upper().replace("-", "_"))
+    lines = [] if value is None else [(proxies.header.encode(), value.encode("latin-1", "replace"))]
+    return proxies.client(peer, lines)
 
 
 def route_path(environ: Environ) -> str:

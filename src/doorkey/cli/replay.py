@@ -151,6 +151,7 @@ _LIFTED: Mapping[Reason, Callable[[Case], Case]] = {
     Reason.EXPIRED: lambda case: case._replace(record=case.record._replace(expires_at=None)),
     Reason.WORKSPACE_SUSPENDED: lambda case: case._replace(record=case.record._replace(suspended=False)),
     Reason.NETWORK: lambda case: case._replace(record=case.record._replace(networks=None)),
+    Reason.UNDECLARED: lambda case: case._replace(requirement=replace(case.requirement, nobody=False)),
     Reason.LIVEMODE: lambda case: case._replace(requirement=replace(case.requirement, mode=None)),
     Reason.SECRET_KEY_REQUIRED: lambda case: case._replace(requirement=replace(case.requirement, publishable=True)),
 }
@@ -215,6 +216,12 @@ def _network(at: Replay, refused: bool) -> Said:
     )
 
 
+def _declared(at: Replay, refused: bool) -> Said:
+    if not refused:
+        return "the operation is for somebody", ()
+    return "the operation is for nobody", ("say what the operation requires, in its rule of the policy",)
+
+
 def _mode(at: Replay, refused: bool) -> Said:
     needed = at.requirement.mode
     if needed is None:
@@ -267,6 +274,7 @@ _GATES: Mapping[str, tuple[Reason, Callable[[Replay, bool], Said]]] = {
     "expired": (Reason.EXPIRED, _expired),
     "suspended": (Reason.WORKSPACE_SUSPENDED, _suspended),
     "network": (Reason.NETWORK, _network),
+    "declared": (Reason.UNDECLARED, _declared),
     "mode": (Reason.LIVEMODE, _mode),
     "type": (Reason.SECRET_KEY_REQUIRED, _type),
     "permission": (Reason.PERMISSIONS, _permission),

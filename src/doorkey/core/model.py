@@ -35,6 +35,7 @@ class Reason(Enum):
     Why a request was denied: always a single one, that of the first gate which refused it.
 
     ``TARGET`` is said by adapters alone: the request's target is no path, so that no rule can be asked about it.
+    ``UNDECLARED`` is nobody's fault but ours: the endpoint does not say what it requires.
     """
 
     TARGET = "target"
@@ -45,6 +46,7 @@ class Reason(Enum):
     EXPIRED = "expired"
     WORKSPACE_SUSPENDED = "workspace_suspended"
     NETWORK = "network"
+    UNDECLARED = "undeclared"
     LIVEMODE = "livemode"
     SECRET_KEY_REQUIRED = "secret_key_required"
     PERMISSIONS = "permissions"
@@ -95,11 +97,12 @@ class Requirement:
     What an operation needs of a key. Checked when built, so that a mistyped permission raises here.
 
     Without permissions it admits unrestricted secret keys only, so that an operation which nobody described stays
-    closed to restricted and publishable keys. That any key will do must be said: :data:`Requirement.ANY_KEY`.
+    closed to restricted and publishable keys. That any key will do must be said: :data:`Requirement.ANY_KEY`. What no
+    key at all may do requires :data:`Requirement.NOBODY`.
 
     Raises:
         InvalidPermission: one of *permissions* is none.
-        InvalidPolicy: *mode* is none, or any key and permissions are asked for at once.
+        InvalidPolicy: *mode* is none, or two of permissions, any key and nobody are asked for at once.
 
     >>> Requirement("messages:read").permissions
     ('messages:read',)
@@ -109,9 +112,11 @@ class Requirement:
     publishable: bool = False
     mode: Mode | None = None
     any_key: bool = field(default=False, kw_only=True)
+    nobody: bool = field(default=False, kw_only=True)
     ways: tuple[frozenset[str], ...] = field(init=False, repr=False, compare=False)
 
     ANY_KEY: ClassVar[Requirement]
+    NOBODY: ClassVar[Requirement]
 
     def __init__(
         self,
@@ -120,10 +125,11 @@ class Requirement:
         mode: Mode | None = None,
         *,
         any_key: bool = False,
+        nobody: bool = False,
     ) -> None:
         names = (permissions,) if isinstance(permissions, str) else tuple(permissions)
-        if any_key and names:
-            raise InvalidPolicy("a requirement is either any key or some permissions, not both")
+        if bool(names) + any_key + nobody > 1:
+            raise InvalidPolicy("a requirement is some permissions, any key or nobody, and one of these alone")
         if mode is not None and not isinstance(mode, Mode):
             raise InvalidPolicy(f"mode must be Mode.TEST, Mode.LIVE or None, not {mode!r}")
         freeze = object.__setattr__
@@ -131,10 +137,12 @@ class Requirement:
         freeze(self, "publishable", bool(publishable or any_key))
         freeze(self, "mode", mode)
         freeze(self, "any_key", any_key)
+        freeze(self, "nobody", nobody)
         freeze(self, "ways", tuple(ways_to(name) for name in names))
 
 
 Requirement.ANY_KEY = Requirement(any_key=True)
+Requirement.NOBODY = Requirement(nobody=True)
 
 
 class _NoTruth:

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from .declarations import requirement as stated
 from .errors import InvalidPolicy
 from .model import Mode, Requirement
 
@@ -62,21 +63,13 @@ class Rule:
         publishable: bool = False,
         mode: Mode | None = None,
     ) -> None:
-        if isinstance(requires, Requirement):
-            if publishable or mode is not None:
-                raise InvalidPolicy("say publishable and mode in the requirement itself, or give permissions")
-            requirement = requires
-        else:
-            requirement = Requirement(requires, publishable, mode)
-        self._set(method, path, requirement)
+        self._set(method, path, stated(requires, publishable, mode))
 
     @classmethod
     def open(cls, method: str, path: str) -> Rule:
         """An operation that needs no key: one exact method and path, no parameters."""
         rule = cls.__new__(cls)
         rule._set(method, path, None)
-        if rule.parameters:
-            raise InvalidPolicy(f"{path!r} cannot be open: an open path is exact, without parameters")
         return rule
 
     def _set(self, method: str, path: str, requirement: Requirement | None) -> None:
@@ -85,6 +78,8 @@ class Rule:
         object.__setattr__(self, "method", method)
         object.__setattr__(self, "path", path)
         object.__setattr__(self, "requirement", requirement)
+        if requirement is None and self.parameters:
+            raise InvalidPolicy(f"{path!r} cannot be open: an open path is exact, without parameters")
 
     @property
     def segments(self) -> tuple[str | None, ...]:

@@ -64,6 +64,12 @@ TABLE: dict[Reason | None, Answer] = {
     Reason.NETWORK: Answer(
         403, "network_not_allowed", "Network not allowed", "The API key may not be used from this network; {address}."
     ),
+    Reason.UNDECLARED: Answer(
+        403,
+        "operation_undeclared",
+        "Operation undeclared",
+        "No API key may do this, because the service does not say what it requires. The key that was sent is valid.",
+    ),
     Reason.LIVEMODE: Answer(
         403, "livemode_mismatch", "Wrong mode", "This needs a {needed} mode key; a {given} mode key was sent."
     ),

@@ -5,8 +5,8 @@ A verdict needs exactly one read, so it is three pure steps around that read: :f
 :func:`identify` and :func:`authorize`. :class:`Verifier` and :class:`AsyncVerifier` are the shells that do the reading.
 
 The gates, in order: header, token and checksum, record and digest, revoked, expired, workspace suspended, network (up
-to here: who is it?); mode, type, permission (may it?). The first that refuses gives the reason. State, network and
-permission are thus told only to whoever holds the token.
+to here: who is it?); whether anybody may, mode, type, permission (may it?). The first that refuses gives the reason.
+State, network and permission are thus told only to whoever holds the token.
 
 Whatever the lookup raises is :class:`Unavailable`; any other exception goes on to the server. Neither enters the
 application.
@@ -74,6 +74,7 @@ UNKNOWN = Denied(Reason.UNKNOWN)
 REVOKED = Denied(Reason.REVOKED)
 EXPIRED = Denied(Reason.EXPIRED)
 SUSPENDED = Denied(Reason.WORKSPACE_SUSPENDED)
+UNDECLARED = Denied(Reason.UNDECLARED)
 
 _SECRET = KeyType.SECRET  # read from its class, a member takes 0.1 µs in Python 3.11
 
@@ -134,6 +135,8 @@ def identify(
 
 def authorize(principal: Principal, requirement: Requirement) -> Denied | None:
     """Step three: what keeps *principal* from an operation that needs *requirement*; ``None`` if nothing does."""
+    if requirement.nobody:
+        return UNDECLARED
     if requirement.mode is not None and principal.mode is not requirement.mode:
         return Denied(Reason.LIVEMODE, requirement=requirement)
     if principal.type is not _SECRET and not requirement.publishable:
