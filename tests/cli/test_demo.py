@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+
+import doorkey
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -42,3 +45,13 @@ def test_a_port_that_cannot_be(run: Run) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("doorkey: ")
     assert run("demo", "--port", "http").returncode == 2
+
+
+def test_whose_system_it_plays(run: Run, tmp_path: Path) -> None:
+    """The one of the profile that is named, which the store remembers; another name is refused."""
+    done = run("demo", "--check", "--profile", "falu", "--folder", str(tmp_path / "demo"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "fskl_" in done.stdout
+    with doorkey.open(f"sqlite:///{tmp_path}/demo/keys.db") as door:
+        assert door.profile is doorkey.FALU
+    assert run("demo", "--check", "--profile", "acme").returncode == 2

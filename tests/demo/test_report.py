@@ -72,6 +72,8 @@ BOTH = [("WWW-Authenticate", 'Basic realm="API"'), ("WWW-Authenticate", 'Bearer 
         (answering(200, b'{"livemode": true}'), "200 livemode true"),
         (answering(200, b'{"livemode": false, "id": "ch_1"}'), "200 livemode false"),
         (answering(403, b'{"error": {"code": "network_not_allowed"}}'), "403 network_not_allowed"),
+        (answering(200, b'{"live": true}'), "200 livemode true"),
+        (answering(403, b'{"status": 403, "code": "network_not_allowed"}'), "403 network_not_allowed"),
         (answering(500, b'{"error": "oops"}'), "500"),
         (answering(500, b'{"error": {}}'), "500"),
         (answering(500, b"\xff"), "500"),

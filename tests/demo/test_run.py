@@ -122,7 +122,7 @@ def test_the_keys_on_the_screen_work(sign: signal.Signals) -> None:
         assert [
             status_of(port, "POST", "/v1/charges", secret, charge),
             status_of(port, "GET", "/v1/charges", secret),
-            status_of(port, "POST", "/v1/tokens", publishable, f"number={'4242' * 4}"),
+            status_of(port, "POST", "/v1/tokens", publishable, f"card[number]={'4242' * 4}"),
             status_of(port, "GET", "/v1/charges", publishable),
             status_of(port, "POST", "/v1/messages", restricted, message),
             status_of(port, "GET", "/v1/charges", restricted),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from doorkey import Decision, Denied, Granted, KeyType, Mode, Principal, Reason, Unavailable
+from doorkey import FALU, Decision, Denied, Granted, KeyType, Mode, Principal, Reason, Unavailable
 from doorkey.demo import screen, stage
 from doorkey.demo.stage import Stage
 
@@ -100,6 +100,26 @@ def test_a_decision_is_one_line(capsys: pytest.CaptureFixture[str], decision: De
     """When, whether, whose, and why not: in the words that the client got."""
     screen.tell(decision)
     assert re.fullmatch(rf"    \d\d:\d\d:\d\d  {re.escape(told)}\n", capsys.readouterr().out)
+
+
+def test_a_decision_names_the_key_as_its_system_does(capsys: pytest.CaptureFixture[str]) -> None:
+    """By the prefix that its token has there."""
+    screen.tell(Granted(PRINCIPAL), FALU.format)
+    assert capsys.readouterr().out.endswith("granted  fpkt_muTFmv6k_…\n")
+
+
+def test_the_first_screen_speaks_the_words_of_its_system() -> None:
+    """Falu calls its publishable keys public."""
+    with stage.built(profile=FALU) as built:
+        text = screen.first(built, 8000)
+    assert "publishable" not in text
+    assert "A public key may stand" in text
+    columns = {
+        line.index("fsk" if "secret" in line else "fpk")
+        for line in re.findall("^    (?:test|live)  .*$", text, re.M)
+        if "restricted" not in line
+    }
+    assert len(columns) == 1
 
 
 def test_a_closed_screen_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import doorkey
-from doorkey import Decision, Granted, KeyType, Mode, Principal
+from doorkey import DEFAULT, FALU, FLUVEO, Decision, Granted, KeyType, Mode, Principal, Profile
 from doorkey.core.errors import ConfigurationError, NotApproved
 from doorkey.demo import stage
 
@@ -43,7 +43,7 @@ def test_each_mode_has_its_own_database(tmp_path: Path) -> None:
         test = live._replace(mode=Mode.TEST)
         charge = built.databases.of(live).create(built.workspace, "charges", {"amount": 1, "currency": "kes"})
         assert charge["livemode"] is True
-        assert built.databases.of(test).list(built.workspace, "charges", {})["data"] == []
+        assert built.databases.of(test).list(built.workspace, "charges", {}).data == []
         assert charge["id"].encode() in (tmp_path / "live.db").read_bytes()
         assert charge["id"].encode() not in (tmp_path / "test.db").read_bytes()
 
@@ -106,3 +106,13 @@ def test_the_ring_is_in_the_hands_of_the_demo(tmp_path: Path) -> None:
         other = built.ring.provision("Other")
         with pytest.raises(NotApproved):
             built.ring.issue(other.id, type=KeyType.SECRET, mode=Mode.LIVE, name="early")
+
+
+@pytest.mark.parametrize("profile", [DEFAULT, FALU, FLUVEO])
+def test_a_stage_is_of_one_system(tmp_path: Path, profile: Profile) -> None:
+    """Its keys look as that system's do, and the store remembers it."""
+    with stage.built(tmp_path, profile=profile) as built:
+        for kind, token in built.tokens.items():
+            assert token.prefix == profile.format.prefix(*kind)
+        with doorkey.open(built.url) as door:
+            assert door.profile is profile

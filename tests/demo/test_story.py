@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from doorkey import KeyType, Mode, Principal, Reason
+from doorkey import DEFAULT, FALU, FLUVEO, KeyType, Mode, Principal, Reason
 from doorkey.adapters.wsgi import PRINCIPAL, Application
 from doorkey.core.refusals import TABLE
 from doorkey.demo import serve, stage, story, wsgi
@@ -20,8 +20,8 @@ TOKEN = re.compile("[sp]k_(live|test)_[0-9A-Za-z]{8}_[0-9A-Za-z]{36}")
 
 
 @pytest.fixture
-def built(tmp_path: Path) -> Iterator[Stage]:
-    with stage.built(tmp_path) as built:
+def built(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    with stage.built(tmp_path, profile=getattr(request, "param", DEFAULT)) as built:
         yield built
 
 
@@ -45,13 +45,25 @@ def test_the_story_holds(built: Stage) -> None:
     assert re.fullmatch(rf"All {total} answers are as expected \(\d+\.\d s\)\.", lines[-1])
     text = "\n".join(lines)
     assert not TOKEN.search(text)
-    elsewhere = {Reason.TARGET, Reason.LIVEMODE, None}  # no path; no rule of the demo asks for a mode; no store
+    # No path; no rule of the demo asks for a mode; its policy describes everything; no store.
+    elsewhere = {Reason.TARGET, Reason.LIVEMODE, Reason.UNDECLARED, None}
     for reason in TABLE.keys() - elsewhere:
         assert TABLE[reason].code in text
     assert set(story.CHAPTERS) <= {line.strip() for line in lines}
     assert max(map(len, lines)) <= 120
     # So that it can be told to the next server.
     assert built.ring.workspace(built.workspace).suspended_at is None
+
+
+@pytest.mark.parametrize("built", [FALU, FLUVEO], ids=["falu", "fluveo"], indirect=True)
+def test_the_story_holds_for_both_systems(built: Stage) -> None:
+    """A rolled token dies at once with one, and the other never tells that a key has been one."""
+    code, lines = told(built, wsgi.application(built.door, built.databases))
+    assert (code, failed(lines)) == (0, [])
+    text = "\n".join(lines)
+    assert ("api_key_expired" in text) is ("api_key_revoked" in text) is built.door.profile.discloses
+    (rolled,) = [line for line in lines if "rolled as usual: old token" in line]
+    assert rolled.endswith(" 200" if built.door.profile.grace else " 401 api_key_expired")
 
 
 def test_a_server_that_lets_everybody_in_is_found_out(built: Stage) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from doorkey import KeyType, Mode
+from doorkey import FALU, KeyType, Mode
 from doorkey.demo import asgi, stage, wsgi
 from doorkey.demo.stage import Stage
 
@@ -127,3 +127,27 @@ def test_a_path_that_the_router_reads_more_loosely_is_judged_more_strictly(built
     for_messages = {"Authorization": f"Bearer {built.ring.reveal(built.restricted).expose()}"}
     assert send(built, "GET", "/v1/messages", mode=None, headers=for_messages).status_code == 200
     assert send(built, "GET", url, mode=None, headers=for_messages).status_code == 403
+
+
+def test_a_repeated_request_pays_once(built: Stage) -> None:
+    """Under the idempotency key that it sends again."""
+    headers = {"Idempotency-Key": "order 1"}
+    first, again = (send(built, "POST", "/v1/charges", data=CHARGE, headers=headers).json() for _ in range(2))
+    assert first == again
+    reused = send(built, "POST", "/v1/charges", data={**CHARGE, "amount": "1"}, headers=headers)
+    assert (reused.status_code, reused.json()["error"]["type"]) == (400, "idempotency_error")
+
+
+def test_another_system() -> None:
+    """What Falu's clients send and read, with keys as they have them; where they write a mode, it counts nothing."""
+    with stage.built(profile=FALU) as built:
+        headers = {"X-Idempotency-Key": "order 1", "X-Live-Mode": "False", "X-Workspace-Id": "wksp_1"}
+        sent = {"json": {"amount": 2000, "currency": "kes"}, "headers": headers}
+        first, again = (send(built, "POST", "/v1/payments", Mode.LIVE, **sent).json() for _ in range(2))
+        assert (first["live"], first["status"]) == (True, "succeeded")
+        assert send(built, "GET", "/v1/payments", Mode.LIVE).json() == [first] == [again]
+        assert send(built, "GET", "/v1/payments").json() == []
+        refused = send(built, "GET", "/v1/payments/", mode=None)
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert refused.json()["code"] == "api_key_missing"
+        assert send(built, "GET", "/v1/refunds").json()["detail"] == "There is no /v1/refunds."

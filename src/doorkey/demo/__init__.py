@@ -6,10 +6,13 @@ It needs the extra: ``pip install 'doorkey[demo]'``. Importing this package need
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+from ..core.profiles import DEFAULT, Profile
 
-def run(*, check: bool = False, port: int | None = None, folder: Path | None = None) -> int:
+
+def run(*, check: bool = False, port: int | None = None, folder: Path | None = None, profile: Profile = DEFAULT) -> int:
     """
     Serve on 127.0.0.1 until SIGINT or SIGTERM; or check that two servers answer as they should.
 
@@ -17,6 +20,7 @@ def run(*, check: bool = False, port: int | None = None, folder: Path | None = N
         check: tell the story by itself, on free ports.
         port: to serve on. Without one it is 8000, or any free one if that is taken.
         folder: where keys and data are kept; new or empty. Without one all is removed in the end.
+        profile: whose system it plays, so that the official clients of that one work with it.
 
     Returns:
         An exit code: 0, or 1 if a check failed.
@@ -28,7 +32,7 @@ def run(*, check: bool = False, port: int | None = None, folder: Path | None = N
     from . import asgi, screen, serve, stage, story, wsgi  # noqa: PLC0415  # none of them is there without the extra
 
     if check:
-        with stage.built(folder) as scene:
+        with stage.built(folder, profile=profile) as scene:
             return story.check(
                 scene,
                 [
@@ -36,7 +40,8 @@ def run(*, check: bool = False, port: int | None = None, folder: Path | None = N
                     ("WSGI: Werkzeug, threaded", serve.serving_wsgi(wsgi.application(scene.door, scene.databases))),
                 ],
             )
-    with serve.until_stopped(), stage.built(folder, screen.tell) as scene, serve.listen(port) as listener:
+    tell = partial(screen.tell, format=profile.format)
+    with serve.until_stopped(), stage.built(folder, tell, profile) as scene, serve.listen(port) as listener:
         print(screen.first(scene, listener.getsockname()[1]), flush=True)
         serve.serve(asgi.application(scene.door, scene.databases), listener)
     print("\n  Stopped.")

@@ -12,34 +12,40 @@ from starlette.routing import Route
 from .. import ByMode, Doorkey
 from ..adapters.asgi import DoorkeyMiddleware
 from .rules import POLICY, PROXIES
-from .service import Database, Fault, answer, fault_answer, read_fields, unrouted
+from .service import Content, Database, Fault, Page
+from .wire import answer, fault_answer, of, read_fields, unrouted
 
 
 def application(door: Doorkey, databases: ByMode[Database]) -> DoorkeyMiddleware:
     """The service of *databases*, for whoever *door* lets in."""
+
+    def respond(result: Content | Page) -> Response:
+        return Response(*answer(result, door.profile))
 
     def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     def balance(request: Request) -> Response:
         principal = request.state.principal
-        return Response(*answer(databases.of(principal).balance(principal.workspace)))
+        return respond(databases.of(principal).balance(principal.workspace))
 
     def listing(request: Request) -> Response:
         principal = request.state.principal
-        page = databases.of(principal).list(principal.workspace, **request.path_params, query=request.query_params)
-        return Response(*answer(page))
+        query = request.query_params
+        return respond(databases.of(principal).list(principal.workspace, **request.path_params, query=query))
 
     def retrieve(request: Request) -> Response:
         principal = request.state.principal
-        return Response(*answer(databases.of(principal).retrieve(principal.workspace, **request.path_params)))
+        return respond(databases.of(principal).retrieve(principal.workspace, **request.path_params))
 
     async def create(request: Request) -> Response:
         principal = request.state.principal
         fields = read_fields(request.headers.get("content-type", ""), await request.body())
         collection = request.path_params["collection"]
-        made = await run_in_threadpool(databases.of(principal).create, principal.workspace, collection, fields)
-        return Response(*answer(made))
+        repeated = request.headers.get(of(door.profile).idempotency_field)
+        return respond(
+            await run_in_threadpool(databases.of(principal).create, principal.workspace, collection, fields, repeated)
+        )
 
     def on_error(request: Request, error: Exception) -> Response:
         fault = error if isinstance(error, Fault) else unrouted(request.method, request.scope["path"])

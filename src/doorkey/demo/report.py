@@ -136,8 +136,9 @@ def _content(body: bytes) -> Content:
 
 
 def _note(content: Content) -> str:
-    """The code of an error, or the mode of an object."""
-    if "livemode" in content:
-        return f"livemode {json.dumps(content['livemode'])}"
-    error = content.get("error")
+    """The code of an error in either shape, or the mode of an object by either name."""
+    for name in ("livemode", "live"):
+        if name in content:
+            return f"livemode {json.dumps(content[name])}"
+    error = content.get("error", content)
     return str(error["code"]) if isinstance(error, dict) and "code" in error else ""

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from .. import Decision, Denied, Granted, KeyType, Mode, Principal
 from ..core.refusals import TABLE
-from ..core.tokens import STANDARD
+from ..core.tokens import STANDARD, TokenFormat
 from ..management.secrets import VARIABLE
 from .stage import Stage
 
@@ -23,6 +23,7 @@ def first(stage: Stage, port: int) -> str:
     restricted = stage.ring.reveal(stage.restricted).expose()
     live_secret = stage.tokens[KeyType.SECRET, Mode.LIVE].expose()
     live_publishable = stage.tokens[KeyType.PUBLISHABLE, Mode.LIVE].expose()
+    word = stage.door.profile.publishable_word
     end = "stops it and removes everything" if stage.temporary else f"stops it; all stays in {stage.folder}"
     command = f"{_program()} --store {stage.url}"
     return f"""
@@ -32,10 +33,10 @@ def first(stage: Stage, port: int) -> str:
     Ctrl-C               {end}
 
     test  secret         {secret}
-    test  publishable    {publishable}
+    test  {word:11}    {publishable}
     test  restricted     {restricted}    (to messages)
     live  secret         {live_secret}    (shown this once)
-    live  publishable    {live_publishable}
+    live  {word:11}    {live_publishable}
 
   Paste into another terminal:
 
@@ -45,10 +46,10 @@ def first(stage: Stage, port: int) -> str:
       curl -u "$KEY:" {url}/v1/charges -d amount=2000 -d currency=kes
       curl -u "$KEY:" {url}/v1/charges
 
-    A publishable key may stand in a web page: it makes payment tokens, and nothing else (403).
+    A {word} key may stand in a web page: it makes payment tokens, and nothing else (403).
 
       KEY={publishable}
-      curl -u "$KEY:" {url}/v1/tokens -d number=4242424242424242
+      curl -u "$KEY:" {url}/v1/tokens -d 'card[number]=4242424242424242'
       curl -u "$KEY:" {url}/v1/charges
 
     A restricted key may do what it was made for, and nothing else (403).
@@ -70,24 +71,24 @@ def first(stage: Stage, port: int) -> str:
 """
 
 
-def tell(decision: Decision) -> None:
+def tell(decision: Decision, format: TokenFormat = STANDARD) -> None:
     """Print one line about a decision. That nobody reads it must not fail a request."""
     with suppress(OSError):
-        print(f"    {time.strftime('%H:%M:%S')}  {_told(decision)}", flush=True)
+        print(f"    {time.strftime('%H:%M:%S')}  {_told(decision, format)}", flush=True)
 
 
-def _told(decision: Decision) -> str:
+def _told(decision: Decision, format: TokenFormat) -> str:
     match decision:
         case Granted(principal):
-            return f"granted  {_hint(principal)}"
+            return f"granted  {_hint(principal, format)}"
         case Denied(reason, principal):
-            return f"refused  {_hint(principal) if principal else '':18}  {TABLE[reason].code}"
+            return f"refused  {_hint(principal, format) if principal else '':18}  {TABLE[reason].code}"
         case _:
             return f"refused  {'':18}  {TABLE[None].code}"
 
 
-def _hint(principal: Principal) -> str:
-    return STANDARD.hint(principal.type, principal.mode, principal.token_id)
+def _hint(principal: Principal, format: TokenFormat) -> str:
+    return format.hint(principal.type, principal.mode, principal.token_id)
 
 
 def _program() -> str:

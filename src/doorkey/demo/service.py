@@ -1,8 +1,9 @@
 """
 A small payments-and-messages service without a framework: what both applications of the demo serve.
 
-Charges, payment tokens and messages. Each object has ``id``, ``object``, ``created`` and ``livemode``, belongs to one
-workspace, and lives in the database of its mode.
+Charges, payments, payment tokens and messages. Each object has ``id``, ``object``, ``created`` and ``livemode``,
+belongs to one workspace, and lives in the database of its mode. How that looks to a client is for
+:mod:`doorkey.demo.wire`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
 
 from ..core.model import Mode
-from ..core.profiles import ErrorShape, Profile
-from ..core.refusals import new_request_id
 from ..core.tokens import random_base62
 
 Content = dict[str, Any]
-"""An object as its JSON has it."""
+"""An object, as it is kept."""
 
 
 class Fault(Exception):
@@ -34,14 +31,18 @@ class Fault(Exception):
 
     Attributes:
         param: the field that is to blame, if one is.
+        type: by which Stripe's clients tell errors of one status apart.
     """
 
-    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, param: str | None = None, *, type: str = "invalid_request_error"
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.param = param
+        self.type = type
 
 
 class Field(NamedTuple):
@@ -61,38 +62,61 @@ class Kind(NamedTuple):
     make: Callable[[Mapping[str, str]], Content]
 
 
+class Page(NamedTuple):
+    """Some of the objects of a collection, the newest first."""
+
+    collection: str
+    data: list[Content]
+    has_more: bool
+
+
 def _charge(fields: Mapping[str, str]) -> Content:
+    return {**_payment(fields), "source": fields.get("source")}
+
+
+def _payment(fields: Mapping[str, str]) -> Content:
     return {
         "amount": int(fields["amount"]),
         "currency": fields["currency"],
-        "source": fields.get("source"),
+        "description": fields.get("description"),
         "status": "succeeded",
     }
 
 
 def _payment_token(fields: Mapping[str, str]) -> Content:
-    return {"last4": fields["number"][-4:]}  # all that is kept of a card
+    return {"card": {"last4": fields["card[number]"][-4:]}}  # all that is kept of a card
 
 
 def _message(fields: Mapping[str, str]) -> Content:
     return {"to": fields["to"], "body": fields["body"], "status": "sent"}
 
 
+_PAID = {
+    "amount": Field(re.compile("[1-9][0-9]{0,7}", re.ASCII), "a whole number of cents, 1 to 99999999"),
+    "currency": Field(re.compile("[a-z]{3}", re.ASCII), "three lower-case letters, such as kes"),
+    "description": Field(re.compile(".{1,500}", re.DOTALL), "1 to 500 characters", required=False),
+}
+
 KINDS: Mapping[str, Kind] = {
     "charges": Kind(
         "charge",
         "ch",
         {
-            "amount": Field(re.compile("[1-9][0-9]{0,7}", re.ASCII), "a whole number of cents, 1 to 99999999"),
-            "currency": Field(re.compile("[a-z]{3}", re.ASCII), "three lower-case letters, such as kes"),
+            **_PAID,
             "source": Field(re.compile("tok_[0-9A-Za-z]{24}", re.ASCII), "the id of a payment token", required=False),
         },
         _charge,
     ),
+    "payments": Kind("payment", "pay", _PAID, _payment),  # as Falu's clients call what Stripe's call charges
     "tokens": Kind(
         "token",
         "tok",
-        {"number": Field(re.compile("[0-9]{12,19}", re.ASCII), "the 12 to 19 digits of a card")},
+        {
+            "card[number]": Field(re.compile("[0-9]{12,19}", re.ASCII), "the 12 to 19 digits of a card"),
+            "card[exp_month]": Field(re.compile("0?[1-9]|1[0-2]", re.ASCII), "a month, 1 to 12", required=False),
+            "card[exp_year]": Field(re.compile("(20)?[0-9]{2}", re.ASCII), "a year, such as 2030", required=False),
+            "card[cvc]": Field(re.compile("[0-9]{3,4}", re.ASCII), "3 or 4 digits", required=False),
+        },
         _payment_token,
     ),
     "messages": Kind(
@@ -116,9 +140,13 @@ CREATE TABLE IF NOT EXISTS objects (
     id TEXT NOT NULL UNIQUE,
     workspace TEXT NOT NULL,
     object TEXT NOT NULL,
-    content TEXT NOT NULL
+    content TEXT NOT NULL,
+    idempotency_key TEXT,
+    UNIQUE (workspace, idempotency_key)
 ) STRICT
 """
+
+_LONGEST_IDEMPOTENCY_KEY = 255
 
 
 class Database:
@@ -134,29 +162,37 @@ class Database:
         with self._connected() as connection:
             connection.execute(_TABLE)
 
-    def create(self, workspace: str, collection: str, sent: Mapping[str, object]) -> Content:
+    def create(
+        self, workspace: str, collection: str, sent: Mapping[str, object], idempotency_key: str | None = None
+    ) -> Content:
         """
-        Make an object out of the fields that a client sent.
+        Make an object out of the fields that a client sent; or give the one that it made by the same *idempotency_key*,
+        because a client whose answer was lost asks again, and shall not pay twice.
 
         Raises:
-            Fault: there is no such collection, or a field is missing, unknown or cannot be used.
+            Fault: there is no such collection, or a field is missing, unknown or cannot be used; or the idempotency key
+                is too long, or was used for something else.
         """
         kind = _kind(collection)
         fields = _checked(kind.fields, sent)
+        made = kind.make(fields)
         head = {
             "id": f"{kind.prefix}_{random_base62(24)}",
             "object": kind.object,
             "created": int(time.time()),
             "livemode": self._livemode,
         }
-        content = {**head, **kind.make(fields)}
+        content = {**head, **made}
         with self._connected() as connection:
+            connection.execute("BEGIN IMMEDIATE")  # of two requests with one idempotency key, the second waits
+            if idempotency_key and (before := _made_before(connection, workspace, idempotency_key)):
+                return _the_same(before, {"object": kind.object, **made})
             source = fields.get("source")
             if source is not None and _find(connection, workspace, "token", source) is None:
                 raise Fault(400, "resource_missing", f"There is no payment token {source!r} in this mode.", "source")
             connection.execute(
-                "INSERT INTO objects (id, workspace, object, content) VALUES (?, ?, ?, ?)",
-                (content["id"], workspace, kind.object, json.dumps(content)),
+                "INSERT INTO objects (id, workspace, object, content, idempotency_key) VALUES (?, ?, ?, ?, ?)",
+                (content["id"], workspace, kind.object, json.dumps(content), idempotency_key or None),
             )
         return content
 
@@ -175,7 +211,7 @@ class Database:
         content: Content = json.loads(found[1])
         return content
 
-    def list(self, workspace: str, collection: str, query: Mapping[str, str]) -> Content:
+    def list(self, workspace: str, collection: str, query: Mapping[str, str]) -> Page:
         """
         A page of a collection, newest first: ``limit`` objects (10), those before the one named ``starting_after``.
 
@@ -196,22 +232,17 @@ class Database:
                 "ORDER BY number DESC LIMIT ?",
                 (workspace, kind.object, before and before[0], before and before[0], limit + 1),
             ).fetchall()
-        return {
-            "object": "list",
-            "url": f"/v1/{collection}",
-            "has_more": len(rows) > limit,
-            "data": [json.loads(content) for (content,) in rows[:limit]],
-        }
+        return Page(collection, [json.loads(content) for (content,) in rows[:limit]], len(rows) > limit)
 
     def balance(self, workspace: str) -> Content:
-        """What all charges come to, per currency."""
+        """What all charges and payments come to, per currency."""
         sums: Counter[str] = Counter()
         with self._connected() as connection:
             for (content,) in connection.execute(
-                "SELECT content FROM objects WHERE workspace = ? AND object = 'charge'", (workspace,)
+                "SELECT content FROM objects WHERE workspace = ? AND object IN ('charge', 'payment')", (workspace,)
             ):
-                charge = json.loads(content)
-                sums[charge["currency"]] += charge["amount"]
+                paid = json.loads(content)
+                sums[paid["currency"]] += paid["amount"]
         available = [{"amount": amount, "currency": currency} for currency, amount in sorted(sums.items())]
         return {"object": "balance", "livemode": self._livemode, "available": available}
 
@@ -220,60 +251,6 @@ class Database:
         """A connection for one call, so that any thread may call; committed at the end, rolled back after an error."""
         with closing(sqlite3.connect(self._path)) as connection, connection:
             yield connection
-
-
-def read_fields(content_type: str, body: bytes) -> Content:
-    """
-    The fields of a request's body: a JSON object, or a form, as `curl -d` sends.
-
-    Raises:
-        Fault: the body is neither.
-    """
-    if content_type.partition(";")[0].strip().lower() != "application/json":
-        return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Fault(400, "body_invalid", "The body is no JSON.") from None
-    if not isinstance(fields, dict):
-        raise Fault(400, "body_invalid", "The body is no JSON object.")
-    return fields
-
-
-class Answer(NamedTuple):
-    """A response, in the order in which the response classes of Starlette and Werkzeug alike take its parts."""
-
-    body: bytes
-    status: int
-    headers: dict[str, str]
-
-
-def answer(content: Content) -> Answer:
-    """The response that carries an object."""
-    return Answer(_json(content), 200, {"Content-Type": "application/json"})
-
-
-def fault_answer(fault: Fault, profile: Profile) -> Answer:
-    """The response that tells a fault, in the shape that refusals have under this profile."""
-    members = {"code": fault.code, "message": fault.message, "request_id": new_request_id()}
-    if fault.param:
-        members["param"] = fault.param
-    headers = {"Content-Type": "application/json", "Request-Id": members["request_id"]}
-    body: Content = {"error": {"type": "invalid_request_error", **members}}
-    if profile.errors is ErrorShape.PROBLEM:
-        headers["Content-Type"] = "application/problem+json"
-        title = HTTPStatus(fault.status).phrase
-        body = {"type": "about:blank", "title": title, "status": fault.status, "detail": fault.message, **members}
-    return Answer(_json(body), fault.status, headers)
-
-
-def unrouted(method: str, path: str) -> Fault:
-    """What is told of a request that no route of the application takes."""
-    return Fault(404, "path_unknown", f"There is no {method} {path}.")
-
-
-def _json(content: Content) -> bytes:
-    return json.dumps(content, indent=2).encode() + b"\n"  # read by people, with curl
 
 
 def _kind(collection: str) -> Kind:
@@ -307,3 +284,27 @@ def _find(connection: sqlite3.Connection, workspace: str, object: str, id: str) 
         "SELECT number, content FROM objects WHERE id = ? AND workspace = ? AND object = ?", (id, workspace, object)
     ).fetchone()
     return row
+
+
+def _made_before(connection: sqlite3.Connection, workspace: str, idempotency_key: str) -> Content | None:
+    """The object that was made by this key."""
+    if len(idempotency_key) > _LONGEST_IDEMPOTENCY_KEY:
+        message = f"An idempotency key has {_LONGEST_IDEMPOTENCY_KEY} characters at most."
+        raise Fault(400, "idempotency_key_invalid", message, type="idempotency_error")
+    row = connection.execute(
+        "SELECT content FROM objects WHERE workspace = ? AND idempotency_key = ?", (workspace, idempotency_key)
+    ).fetchone()
+    content: Content | None = row and json.loads(row[0])
+    return content
+
+
+def _the_same(before: Content, asked: Content) -> Content:
+    """
+    *before*, if it is what is asked for now.
+
+    Compared is what is kept, because a request is not: it may have held the number of a card.
+    """
+    if not asked.items() <= before.items():
+        message = "This idempotency key was used for another request. Make a new one for each."
+        raise Fault(400, "idempotency_key_reused", message, type="idempotency_error")
+    return before

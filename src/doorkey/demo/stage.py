@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
-from .. import ByMode, Decision, Doorkey, KeyType, Mode, create
+from .. import DEFAULT, ByMode, Decision, Doorkey, KeyType, Mode, Profile, create
 from ..core.errors import ConfigurationError
 from ..core.tokens import Token
 from ..management.keyring import Keyring
@@ -44,29 +44,40 @@ class Stage:
 
 
 @contextmanager
-def built(folder: Path | None = None, on_decision: Callable[[Decision], object] | None = None) -> Iterator[Stage]:
+def built(
+    folder: Path | None = None,
+    on_decision: Callable[[Decision], object] | None = None,
+    profile: Profile = DEFAULT,
+) -> Iterator[Stage]:
     """
     A stage in *folder*, which stays; or in a temporary one, which is removed in the end.
+
+    Under *profile*, that is: as that system has its keys, errors and objects.
 
     Raises:
         ConfigurationError: *folder* cannot be used, because it holds something or is no folder.
     """
     if folder is None:
-        with TemporaryDirectory(prefix="doorkey-demo-") as name, _built(Path(name), True, on_decision) as stage:
+        with (
+            TemporaryDirectory(prefix="doorkey-demo-") as name,
+            _built(Path(name), True, on_decision, profile) as stage,
+        ):
             yield stage
     else:
         _prepare(folder)
-        with _built(folder, False, on_decision) as stage:
+        with _built(folder, False, on_decision, profile) as stage:
             yield stage
 
 
 @contextmanager
-def _built(folder: Path, temporary: bool, on_decision: Callable[[Decision], object] | None) -> Iterator[Stage]:
+def _built(
+    folder: Path, temporary: bool, on_decision: Callable[[Decision], object] | None, profile: Profile
+) -> Iterator[Stage]:
     url = f"sqlite:///{quote((folder.absolute() / 'keys.db').as_posix())}"
     # Its own secret, in the place where the command line looks for it, and never the operator's.
     secrets = MasterSecrets.generate()
     secrets.write(folder / "keys.db.secret")
-    with create(url, secret=secrets, on_decision=on_decision) as door:
+    with create(url, secret=secrets, profile=profile, on_decision=on_decision) as door:
         ring = door.keyring.acting(ACTOR)
         workspace = ring.approve(ring.provision("Acme").id).id
         tokens = {(key.type, key.mode): ring.reveal(key.id) for key in ring.keys(workspace)}

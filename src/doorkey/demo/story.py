@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from .. import KeyType, Mode
+from .. import KeyType, Mode, Reason
 from ..core.errors import KeyringError
+from ..core.refusals import TABLE
 from ..core.tokens import mint
 from .report import Client, Outcome, Report, Write, basic, bearer, forbidden, unauthorized
 from .stage import Stage
@@ -20,7 +21,7 @@ from .stage import Stage
 Server = tuple[str, AbstractContextManager[int]]
 """A title, and the context in which it runs, on the port that this gives."""
 
-CARD = {"number": "4242" * 4}
+CARD = {"card[number]": "4242" * 4}
 CHARGE = {"amount": "2000", "currency": "kes"}
 MESSAGE = {"to": "+254722000000", "body": "Your parcel is here."}
 
@@ -137,12 +138,13 @@ def _lifecycle(stage: Stage, client: Client) -> None:
     client.ask("GET /v1/charges", "revealed key", OK, *map(basic, live))
 
     key = _issue(stage)
-    expired, revoked = unauthorized("api_key_expired"), unauthorized("api_key_revoked")
+    expired, revoked = _of_the_past(stage, Reason.EXPIRED), _of_the_past(stage, Reason.REVOKED)
     first = _reveal(stage, key)
     stage.ring.roll(key)
     second = _reveal(stage, key)
-    client.ask("GET /v1/charges", "rolled with grace: old token", OK, basic(first))
-    client.ask("GET /v1/charges", "rolled with grace: new token", OK, basic(second))
+    old = OK if stage.door.profile.grace else expired
+    client.ask("GET /v1/charges", "rolled as usual: old token", old, basic(first))
+    client.ask("GET /v1/charges", "rolled as usual: new token", OK, basic(second))
     stage.ring.end_grace(key)
     client.ask("GET /v1/charges", "grace ended: old token", expired, basic(first))
     client.ask("GET /v1/charges", "grace ended: new token", OK, basic(second))
@@ -200,6 +202,11 @@ def _issue(
         networks=networks,
         expires_at=expires_at,
     ).id
+
+
+def _of_the_past(stage: Stage, reason: Reason) -> Outcome:
+    """How a token that once was good is refused: a profile may keep that to itself."""
+    return unauthorized(TABLE[reason if stage.door.profile.discloses else Reason.UNKNOWN].code)
 
 
 def _reveal(stage: Stage, key: str) -> str:

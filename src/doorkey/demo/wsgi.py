@@ -9,7 +9,8 @@ from werkzeug.wrappers import Request, Response
 from .. import ByMode, Doorkey
 from ..adapters.wsgi import PRINCIPAL, DoorkeyMiddleware
 from .rules import POLICY, PROXIES
-from .service import Answer, Database, Fault, answer, fault_answer, read_fields, unrouted
+from .service import Content, Database, Fault, Page
+from .wire import Answer, answer, fault_answer, of, read_fields, unrouted
 
 ROUTES = Map(
     [
@@ -32,6 +33,7 @@ def application(door: Doorkey, databases: ByMode[Database]) -> DoorkeyMiddleware
             return Answer(b"ok\n", 200, {"Content-Type": "text/plain; charset=utf-8"})
         principal = request.environ[PRINCIPAL]
         database = databases.of(principal)
+        content: Content | Page
         match endpoint:
             case "balance":
                 content = database.balance(principal.workspace)
@@ -41,8 +43,9 @@ def application(door: Doorkey, databases: ByMode[Database]) -> DoorkeyMiddleware
                 content = database.retrieve(principal.workspace, **arguments)
             case _:
                 fields = read_fields(request.headers.get("Content-Type", ""), request.get_data())
-                content = database.create(principal.workspace, **arguments, sent=fields)
-        return answer(content)
+                repeated = request.headers.get(of(door.profile).idempotency_field)
+                content = database.create(principal.workspace, **arguments, sent=fields, idempotency_key=repeated)
+        return answer(content, door.profile)
 
     @Request.application
     def service(request: Request) -> Response:
