@@ -42,15 +42,17 @@ def rows(rounds: int) -> Iterator[Row]:
     """ASGI, then WSGI."""
     sample = new_sample()
     times = by_turns(on_starlette(sample), rounds)
-    yield _added(ON_STARLETTE, "added by doorkey", times, "doorkey", "floor", 1.7)
-    yield _added(
+    yield added_row(ON_STARLETTE, "added by doorkey", times, "doorkey", "floor", 1.7)
+    yield added_row(
         ON_STARLETTE, "added by AuthenticationMiddleware (no digest, no policy)", times, "Starlette's", "floor"
     )
     yield _whole(ON_STARLETTE, "refused, unknown token", times, "doorkey refuses", "floor refuses", 2.0)
 
     times = by_turns(on_flask(sample), rounds)
-    yield _added(ON_FLASK, "added by doorkey", times, "doorkey", "floor", 1.7)
-    yield _added(ON_FLASK, "added by doorkey, against Flask-HTTPAuth with SHA-256", times, "doorkey", "HTTPAuth", 1.0)
+    yield added_row(ON_FLASK, "added by doorkey", times, "doorkey", "floor", 1.7)
+    yield added_row(
+        ON_FLASK, "added by doorkey, against Flask-HTTPAuth with SHA-256", times, "doorkey", "HTTPAuth", 1.0
+    )
     yield _whole(ON_FLASK, "refused, unknown token", times, "doorkey refuses", "floor refuses")
 
 
@@ -74,12 +76,12 @@ def on_starlette(sample: Sample) -> dict[str, Side]:
     behind_starlettes = AuthenticationMiddleware(app, backend=DocumentedBackend({"ann": PASSWORD}))
     password = b"Basic " + b64encode(f"ann:{PASSWORD}".encode())
     return {
-        "bare": _asgi(app, sample.valid, 200),
-        "floor": _asgi(behind_floor, sample.valid, 200),
-        "doorkey": _asgi(behind_doorkey, sample.valid, 200),
-        "Starlette's": _asgi(behind_starlettes, password, 200),
-        "floor refuses": _asgi(behind_floor, sample.unknown, 401),
-        "doorkey refuses": _asgi(behind_doorkey, sample.unknown, 401),
+        "bare": asgi_request(app, sample.valid, 200),
+        "floor": asgi_request(behind_floor, sample.valid, 200),
+        "doorkey": asgi_request(behind_doorkey, sample.valid, 200),
+        "Starlette's": asgi_request(behind_starlettes, password, 200),
+        "floor refuses": asgi_request(behind_floor, sample.unknown, 401),
+        "doorkey refuses": asgi_request(behind_doorkey, sample.unknown, 401),
     }
 
 
@@ -106,7 +108,8 @@ class DocumentedBackend(AuthenticationBackend):
         return AuthCredentials(["authenticated"]), SimpleUser(username)
 
 
-def _asgi(app: Callable[..., Awaitable[None]], authorization: bytes, status: int) -> Side:
+def asgi_request(app: Callable[..., Awaitable[None]], authorization: bytes, status: int) -> Side:
+    """A whole request to an ASGI application, which answers with *status*."""
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -168,12 +171,12 @@ def on_flask(sample: Sample) -> dict[str, Side]:
     behind_doorkey = wsgi.DoorkeyMiddleware(bare, sample.door.verifier, policy=POLICY)
     with_httpauth, password = flask_app_with_httpauth()
     return {
-        "bare": _wsgi(bare, sample.valid, "200 OK"),
-        "floor": _wsgi(behind_floor, sample.valid, "200 OK"),
-        "doorkey": _wsgi(behind_doorkey, sample.valid, "200 OK"),
-        "HTTPAuth": _wsgi(with_httpauth, password, "200 OK"),
-        "floor refuses": _wsgi(behind_floor, sample.unknown, "401 Unauthorized"),
-        "doorkey refuses": _wsgi(behind_doorkey, sample.unknown, "401 Unauthorized"),
+        "bare": wsgi_request(bare, sample.valid, "200 OK"),
+        "floor": wsgi_request(behind_floor, sample.valid, "200 OK"),
+        "doorkey": wsgi_request(behind_doorkey, sample.valid, "200 OK"),
+        "HTTPAuth": wsgi_request(with_httpauth, password, "200 OK"),
+        "floor refuses": wsgi_request(behind_floor, sample.unknown, "401 Unauthorized"),
+        "doorkey refuses": wsgi_request(behind_doorkey, sample.unknown, "401 Unauthorized"),
     }
 
 
@@ -196,7 +199,8 @@ def flask_app_with_httpauth() -> tuple[Flask, bytes]:
     return app, b"Basic " + b64encode(f"ann:{PASSWORD}".encode())
 
 
-def _wsgi(app: floor.WSGI, authorization: bytes, status: str) -> Side:
+def wsgi_request(app: floor.WSGI, authorization: bytes, status: str) -> Side:
+    """A whole request to a WSGI application, which answers with *status*."""
     environ = {
         "REQUEST_METHOD": METHOD,
         "SCRIPT_NAME": "",
@@ -231,7 +235,8 @@ def _wsgi(app: floor.WSGI, authorization: bytes, status: str) -> Side:
     )
 
 
-def _added(group: str, quantity: str, times: Times, ours: str, theirs: str, at_most: float | None = None) -> Row:
+def added_row(group: str, quantity: str, times: Times, ours: str, theirs: str, at_most: float | None = None) -> Row:
+    """What one side adds to the bare application, against what another adds to it."""
     bare = micros(times, "bare")
     return Row(
         group,

@@ -18,7 +18,7 @@ from typing import Any
 from ..core.clients import TrustedProxies
 from ..core.declarations import REQUIREMENT
 from ..core.errors import ConfigurationError
-from ..core.model import Decision, Denied, Granted, Reason, Requirement, Unavailable
+from ..core.model import Decision, Denied, Granted, Principal, Reason, Requirement, Unavailable
 from ..core.policy import WEBSOCKET, Policy
 from ..core.refusals import Refusal, Refusals, new_request_id, sent_by_script
 from ..core.verify import AsyncVerifier, Remembered, Verifier
@@ -27,7 +27,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+"""Frameworks have types of their own for scope, receive and send."""
 
 log: logging.Logger = logging.getLogger("doorkey")
 
@@ -59,8 +60,13 @@ class Gate:
         self.trusted_proxies = trusted_proxies
         self._refusals = Refusals(verifier.profile, request_id)
 
-    async def judge(self, scope: Scope, requirement: Requirement) -> Decision:
-        """Decide about a connection that asks for what needs *requirement*."""
+    async def judge(self, scope: Scope, requirement: Requirement | None) -> Decision | None:
+        """Decide about a connection that asks for what needs *requirement*; ``None`` for both if it is open."""
+        path = scope["path"]
+        if path and path[0] != "/":
+            return Denied(Reason.TARGET)
+        if requirement is None:
+            return None
         return await self.verifier.verify(
             authorization(scope), client_address=self.client_address(scope), requires=requirement
         )
@@ -133,13 +139,8 @@ class DoorkeyMiddleware:
             return
         if kind not in ("http", "websocket"):
             raise RuntimeError(f"doorkey does not know the ASGI scope type {kind!r}, so it does not let it pass")
-        requirement = None
-        path = route_path(scope)
-        if path and path[0] != "/":
-            decision: Decision | None = Denied(Reason.TARGET)
-        else:
-            requirement = self._requirement(scope, path)
-            decision = None if requirement is None else await self.gate.judge(scope, requirement)
+        requirement = self._requirement(scope)
+        decision = await self.gate.judge(scope, requirement)
         if decision is None or (isinstance(decision, Granted) and kind == "http"):
             await self.app(_introduced(scope, decision, requirement), receive, send)
         elif isinstance(decision, Granted):
@@ -147,14 +148,14 @@ class DoorkeyMiddleware:
         else:
             await self.gate.refuse(scope, decision, receive, send)
 
-    def _requirement(self, scope: Scope, path: str) -> Requirement | None:
+    def _requirement(self, scope: Scope) -> Requirement | None:
         if not isinstance(self.policy, Policy):
             return self.policy(scope)
         if scope["type"] == "websocket":
-            return self.policy.requirement(WEBSOCKET, path)
+            return self.policy.requirement(WEBSOCKET, route_path(scope))
         method = scope["method"]
         # The policy's word for a handshake is a method that any client may write (RFC 9110 §9.1): no rule has it.
-        return self.policy.requirement(method if method != WEBSOCKET else "", path)
+        return self.policy.requirement(method if method != WEBSOCKET else "", route_path(scope))
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application on a websocket that is judged again at an interval, and closed once its key fails."""
@@ -205,6 +206,21 @@ class DoorkeyMiddleware:
                 return POLICY_VIOLATION
             if isinstance(decision, Unavailable):
                 return TRY_AGAIN_LATER
+
+
+def current_principal(scope: Scope) -> Principal | None:
+    """
+    Who a connection speaks for; ``None`` for an open operation.
+
+    Raises:
+        ConfigurationError: nothing has judged it.
+    """
+    if REQUIREMENT not in scope:
+        raise ConfigurationError(
+            "no middleware of doorkey has judged this request: put one in front of the application"
+        )
+    principal: Principal | None = scope["state"]["principal"]
+    return principal
 
 
 def route_path(scope: Scope) -> str:
