@@ -13,9 +13,13 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_hex
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -103,6 +107,44 @@ class Server:
     def url(self, database: str = "postgres", user: str = "doorkey") -> str:
         """Where a database of it is."""
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+
+@contextmanager
+def new_server(*settings: str) -> Iterator[Server]:
+    """
+    A server of our own for as long as the context lasts.
+
+    Raises:
+        OSError, subprocess.SubprocessError: none can be started here.
+    """
+    with TemporaryDirectory(prefix="doorkey-") as folder:  # a short path, because it holds a Unix socket
+        server = Server.make(Path(folder), *settings)
+        try:
+            yield server
+        finally:
+            server.stop(signal.SIGQUIT)
+
+
+@contextmanager
+def new_database() -> Iterator[str]:
+    """
+    The URL of an empty database for as long as the context lasts: where VARIABLE says, else on a server of our own.
+
+    Raises:
+        OSError, subprocess.SubprocessError: no server is named, and none can be started here.
+    """
+    given = os.environ.get(VARIABLE)
+    if given is None:
+        with new_server() as server:
+            yield server.url()
+        return
+    name = f"doorkey_{token_hex(8)}"
+    with psycopg.connect(given, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'".encode())
+        try:
+            yield urlsplit(given)._replace(path=f"/{name}").geturl()
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 def free_port() -> int:

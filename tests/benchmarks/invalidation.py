@@ -1,13 +1,14 @@
 """
 Measures how long a revoked key lives on in the cache of another process.
 
-    python -m tests.benchmarks.invalidation postgresql://localhost/empty            # with LISTEN/NOTIFY
-    python -m tests.benchmarks.invalidation postgresql://localhost/empty --drop     # with every message dropped
+    python -m tests.benchmarks.invalidation            # with LISTEN/NOTIFY: half a minute
+    python -m tests.benchmarks.invalidation --drop     # with every message dropped: five minutes
 
 One process verifies some tokens in turn, again and again, through a cache, with a short rest after each: without it
 (``--rest 0``) what is measured is mainly how long Python keeps the listener's thread waiting. This process revokes the
 tokens at random moments. What counts is the time from the return of ``revoke()`` to the start of the last verdict that
-granted, by a clock that both share; 0 where that was before. The database must be without a store, and is left so.
+granted, by a clock that both share; 0 where that was before. PostgreSQL is started for it, unless DOORKEY_TEST_POSTGRES
+or the URL of a database without a store is given.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import random
 import time
 from base64 import b64encode
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from statistics import quantiles
@@ -27,6 +28,7 @@ import psycopg
 import doorkey
 from doorkey import Granted, testing
 from doorkey.storage.postgres_listener import PostgresListener
+from tests.postgres_server import new_database
 
 
 def judge(pipe: Connection, url: str, secret: str, args: argparse.Namespace) -> None:
@@ -88,18 +90,19 @@ def lives(url: str, args: argparse.Namespace) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url")
+    parser.add_argument("url", nargs="?", help="of a database without a store, which is left so")
     parser.add_argument("--drop", action="store_true", help="let nobody listen, so that the bound alone holds")
     parser.add_argument("--max-age", type=float, default=5.0, help="seconds; 5 unless given")
     parser.add_argument("--keys", type=int, default=20, help="revoked in each round")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--rest", type=float, default=0.5, help="milliseconds after each turn; 0.5 unless given")
     args = parser.parse_args()
-    try:
-        measured = lives(args.url, args)
-    finally:
-        with psycopg.connect(args.url, autocommit=True) as connection:
-            connection.execute("DROP SCHEMA IF EXISTS doorkey CASCADE")
+    with nullcontext(args.url) if args.url else new_database() as url:
+        try:
+            measured = lives(url, args)
+        finally:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("DROP SCHEMA IF EXISTS doorkey CASCADE")
     cuts = quantiles(measured, n=100, method="inclusive")
     how = "every message dropped" if args.drop else "LISTEN/NOTIFY"
     print(

@@ -1,5 +1,6 @@
 """
-What the time of a refusal tells: an unknown token against a revoked one, and against one from outside its networks.
+What the time of a refusal tells: an unknown token against a revoked one, an expired one, and one from outside its
+networks.
 
     python tests/benchmarks/leaks.py [MEASUREMENTS]
 
@@ -9,7 +10,8 @@ control compares a class with its like: what it shows is the machine's noise. Ea
 difference counts only if every |t| exceeds 10; then the exit status is 1.
 
 Nobody comes upon a stored token by guessing, so all that a difference could tell is whether a token that somebody holds
-once existed: what FLUVEO's bodies do not say.
+once existed: what FLUVEO's bodies do not say. That a token comes from outside its networks they say, so that the time
+of it is shown, and does not count.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ THRESHOLD = 10.0
 CROPPED = 0.9
 OUTSIDE = "198.51.100.7"
 NETWORKS = ["203.0.113.0/24", "2001:db8::/32"]
-PAIRS = [("unknown", "unknown too"), ("unknown", "revoked"), ("revoked", "outside"), ("unknown", "outside")]
+PAIRS = [("unknown", "unknown too"), ("unknown", "revoked"), ("unknown", "expired"), ("unknown", "outside")]
+TOLD = "outside"
 
 
 class Difference(NamedTuple):
@@ -56,16 +59,25 @@ class Difference(NamedTuple):
 
 def classes_and_verifiers(folder: Path) -> tuple[dict[str, list[bytes]], dict[str, Verifier]]:
     """The headers of each class, and a verifier over each store, both with the same keys."""
-    house = door(profile=FLUVEO)
+    clock = Clock()
+    house = door(profile=FLUVEO, clock=clock)
     ring = house.keyring.acting("benchmark")
     workspace = ring.provision("Benchmark").id
-    tokens: dict[str, list[Token]] = {"revoked": [], "outside": []}
+    tokens: dict[str, list[Token]] = {"revoked": [], "expired": [], "outside": []}
     for _ in range(TOKENS):
         for name, found in tokens.items():
-            key = ring.issue(workspace, type=KeyType.SECRET, mode=Mode.TEST, name=name, networks=NETWORKS)
+            key = ring.issue(
+                workspace,
+                type=KeyType.SECRET,
+                mode=Mode.TEST,
+                name=name,
+                networks=NETWORKS,
+                expires_at=int(clock()) + (1 if name == "expired" else 10**6),
+            )
             found.append(ring.reveal(key.id))
             if name == "revoked":
                 ring.revoke(key.id, because="it is a benchmark")
+    clock.advance(1)
     for name in PAIRS[0]:
         tokens[name] = [mint(KeyType.SECRET, Mode.TEST) for _ in range(TOKENS)]
 
@@ -80,13 +92,13 @@ def classes_and_verifiers(folder: Path) -> tuple[dict[str, list[bytes]], dict[st
     headers = {name: [basic(token).encode() for token in found] for name, found in tokens.items()}
     return headers, {
         "memory": house.verifier,
-        "SQLite": Verifier(file, digester, FLUVEO, Clock()),
+        "SQLite": Verifier(file, digester, FLUVEO, clock),
     }
 
 
 def prove(verifier: Verifier, headers: dict[str, list[bytes]]) -> None:
     """Make sure that each class is what its name says."""
-    reasons = {"revoked": Reason.REVOKED, "outside": Reason.NETWORK}
+    reasons = {"revoked": Reason.REVOKED, "expired": Reason.EXPIRED, "outside": Reason.NETWORK}
     for name, lines in headers.items():
         for line in lines:
             decision = verifier.verify(line, client_address=OUTSIDE, requires=Requirement.ANY_KEY)
@@ -123,7 +135,7 @@ def report(verifiers: dict[str, Verifier], headers: dict[str, list[bytes]], coun
                 f"{store:8}{f'{one}, {two}':26}"
                 + "".join(f"{base:12.0f}{effect:10.0f}{t:8.1f}" for base, effect, t in found)
             )
-            yield all(abs(difference.t) > THRESHOLD for difference in found)
+            yield two != TOLD and all(abs(difference.t) > THRESHOLD for difference in found)
 
 
 def main() -> int:

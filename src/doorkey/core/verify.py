@@ -109,13 +109,15 @@ def identify(
     if not isinstance(found, Record):
         return Unavailable(f"the lookup returned a {found.__class__.__name__}, which is no record")
     stored, principal, revoked, expires_at, suspended, networks = found
+    _, _, token_id, type, mode, _ = principal
+    # Compared before the digest is, so that an unknown token costs what a known one does.
+    differs = type is not token.type or mode is not token.mode or token_id != token.id
     for digest in digests:
         if compare_digest(stored, digest):
             break
     else:
         return UNKNOWN if record is None else Unavailable("the record found has another digest than was asked for")
-    _, _, token_id, type, mode, _ = principal
-    if token_id != token.id or type is not token.type or mode is not token.mode:
+    if differs:
         return Unavailable(f"the record of token {token.id} is of another id, type or mode than the token says")
     if revoked:
         return REVOKED
