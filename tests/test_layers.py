@@ -50,7 +50,9 @@ FENCED: Mapping[str, tuple[str, ...]] = {
 # The packages of others, by the module or layer that may import them. An adapter may import the one it is named after.
 FOREIGN: Mapping[str, tuple[str, ...]] = {
     "doorkey.management.secrets": ("cryptography",),
-    "doorkey.storage.postgres": ("psycopg", "psycopg_pool"),
+    "doorkey.storage.postgres": ("psycopg",),
+    "doorkey.storage.postgres_check": ("psycopg",),
+    "doorkey.storage.postgres_connections": ("psycopg", "psycopg_pool"),
     "doorkey.adapters.drf": ("rest_framework",),
     "doorkey.testing": ("pytest",),
     "doorkey.demo": ("starlette", "uvicorn", "werkzeug"),

@@ -79,6 +79,18 @@ def test_a_token(changes: dict[str, object], state: str) -> None:
     assert facts.of_token(token, replace(KEY, revoked_at=NOW), FALU.format, NOW)["state"] == "revoked"
 
 
+def test_the_last_use_of_a_key() -> None:
+    """It is the newest of its tokens' uses; a key without a use, or without a token, has none."""
+    used = (replace(CURRENT, last_used_at=NOW), replace(FORMER, last_used_at=NOW + 60))
+    for tokens, told in (
+        (used, "2027-01-15T08:01:00Z"),
+        ((CURRENT, used[1]), "2027-01-15T08:01:00Z"),
+        ((CURRENT,), None),
+    ):
+        assert facts.of_key(replace(KEY, tokens=tokens), WORKSPACE, STANDARD, NOW)["last_used_at"] == told
+    assert facts.of_key(replace(KEY, tokens=()), WORKSPACE, STANDARD, NOW)["last_used_at"] is None
+
+
 def test_what_is_never_told() -> None:
     """Neither digests nor sealed copies nor fingerprints stand in what is told (G4)."""
     told = str(facts.of_key(replace(KEY, tokens=(CURRENT, FORMER)), WORKSPACE, STANDARD, NOW))

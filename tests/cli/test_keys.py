@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from doorkey.core.model import Mode
+from doorkey.core.model import Mode, Use
 from doorkey.core.tokens import parse
 from doorkey.management.secrets import MasterSecrets
 from doorkey.storage.protocol import Batch
@@ -27,24 +28,38 @@ Make = Callable[..., str]
 
 
 def test_list(run: Run, ask: Ask, workspace: str, key: Make, clock: Clock) -> None:
-    """One line for each key of a workspace, oldest first, with the hint of its token and its state."""
+    """One line for each key of a workspace, oldest first, with the hint of its token, its state and its last use."""
     clock.advance(1)
     restricted = key("--permission", "b", "--permission", "a", "--network", "10.0.0.0/8", "--expires", "+1d")
     hint = ask("keys", "show", restricted)["hint"]
     listed = run("keys", "list", workspace).stdout.splitlines()
-    assert " ".join(listed[0].split()) == "KEY WORKSPACE NAME TYPE MODE TOKEN STATE PERMISSIONS NETWORKS EXPIRES"
+    assert " ".join(listed[0].split()) == "KEY NAME TOKEN STATE PERMISSIONS NETWORKS LAST USED EXPIRES"
     assert listed[-1] == (
-        f"{restricted}  {workspace}  reports               secret       test  {hint}  active  a, b         10.0.0.0/8  "
-        "2027-01-16T08:00:01Z"
+        f"{restricted}  reports               {hint}  active  a, b         10.0.0.0/8  never      2027-01-16T08:00:01Z"
     )
     assert len(listed) == 6
     told = ask("keys", "list", workspace)["keys"]
     assert (told[-1]["permissions"], told[-1]["networks"]) == (["a", "b"], ["10.0.0.0/8"])
 
 
+def test_last_use(run: Run, ask: Ask, workspace: str, key: Make) -> None:
+    """A key was last used when the newest use of any of its tokens was."""
+    id = key()
+    first = ask("keys", "roll", id)["tokens"][1]["id"]
+    assert ask("keys", "show", id)["last_used_at"] is None
+    with closing(SQLiteStore("doorkey.db")) as store:
+        store.record_uses([Use(first, 1_800_000_060)])
+    (line,) = (line for line in run("keys", "list", workspace).stdout.splitlines() if line.startswith(id))
+    assert line.split()[-2:] == ["2027-01-15T08:01:00Z", "never"]
+    assert "last used    2027-01-15T08:01:00Z" in run("keys", "show", id).stdout
+    (told,) = (each for each in ask("keys", "list", workspace)["keys"] if each["id"] == id)
+    assert told["last_used_at"] == "2027-01-15T08:01:00Z"
+
+
 def test_list_of_all(run: Run, ask: Ask, workspace: str) -> None:
-    """Without a workspace all keys are listed; a mode narrows both."""
+    """Without a workspace all keys are listed, each with its own; a mode narrows both."""
     other = ask("workspace", "provision", "Other")["id"]
+    assert run("keys", "list").stdout.split()[:3] == ["KEY", "WORKSPACE", "NAME"]
     assert {each["workspace"] for each in ask("keys", "list")["keys"]} == {workspace, other}
     assert {each["workspace"] for each in ask("keys", "list", "--mode", "live")["keys"]} == {workspace}
     assert {each["mode"] for each in ask("keys", "list", workspace, "--mode", "test")["keys"]} == {"test"}
@@ -82,6 +97,7 @@ def test_show(run: Run, ask: Ask, workspace: str, key: Make) -> None:
         "state        rolling until 2027-01-16T08:00:00Z",
         "permissions  any",
         f"networks     {', '.join(networks)}",
+        "last used    never",
         "expires      never",
         "",
         "TOKEN               STATE    CREATED               EXPIRES               LAST USED",

@@ -13,7 +13,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from doorkey import create
-from doorkey.cli.opening import opened, pages, place, secret_path
+from doorkey.cli.opening import opened, pages, secret_path
 from doorkey.core.errors import ConfigurationError, InvalidSecret, InvalidURL, StoreError, UnusableStore
 from doorkey.core.profiles import Profile
 from doorkey.management.secrets import MasterSecrets
@@ -117,13 +117,6 @@ def test_a_driver_that_is_missing(args: Namespace, monkeypatch: pytest.MonkeyPat
     args.store = "postgresql://localhost/keys"
     with pytest.raises(InvalidURL, match=r"psycopg.*pip install 'doorkey\[postgres\]'"), opened(args):
         pass
-
-
-def test_places() -> None:
-    """Of a URL that could hold a password only its scheme is shown."""
-    assert place("sqlite:////srv/keys.db") == "sqlite:////srv/keys.db"
-    for url in ("postgresql://ann:hunter2@localhost/keys", "postgresql:///keys?password=hunter2"):
-        assert place(url) == "postgresql:…"
 
 
 def test_a_profile_of_ones_own(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import stat
 from base64 import b64encode
@@ -11,6 +12,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+import psycopg
 import pytest
 
 import doorkey
@@ -24,6 +26,7 @@ from doorkey.management.secrets import MasterSecrets
 from doorkey.storage.protocol import Properties
 from doorkey.storage.sqlite import SQLiteStore
 from doorkey.testing import Clock
+from tests.postgres_server import Server
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -298,6 +301,47 @@ def test_a_server_that_rewrites_addresses(
     findings = [each for each in ask("store", "check")["findings"] if "uvicorn" in each["what"]]
     assert len(findings) == found
     assert all("--no-proxy-headers" in each["remedy"] and each["severity"] == "warning" for each in findings)
+
+
+def test_a_store_in_postgresql(run: Run, ask: Callable[..., Any], database: str) -> None:
+    """It is checked in the same way: server, tables and rows, then secrets and what waits."""
+    options = ("--store", database, "--secret-file", "secret")
+    ask("init", *options)
+    made = ask("workspace", "provision", "Acme", *options)
+    before = ask_anyway(run, "store", "check", *options)
+    assert all("the record of token" not in finding["what"] for finding in before)
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute("UPDATE doorkey.keys SET permissions = 'a b:' WHERE id = %s", [made["keys"][0]["id"]])
+    (found,) = (each for each in ask_anyway(run, "store", "check", *options) if each not in before)
+    assert found["severity"] == "error" and f"(key {made['keys'][0]['id']})" in found["what"]
+    assert run("keys", "restrict", made["keys"][0]["id"], "--any-permission", *options).returncode == 0
+    assert ask_anyway(run, "store", "check", *options) == before
+
+
+def ask_anyway(run: Run, *argv: str) -> Any:
+    """The findings, whether or not there is an error among them."""
+    return json.loads(run(*argv, "--json").stdout)["findings"]
+
+
+def test_a_standby_is_no_place_for_a_store(run: Run, make_server: Callable[..., Server]) -> None:
+    """The check says so, and which server to name."""
+    primary = make_server("wal_sender_timeout=1s")
+    assert run("init", "--store", primary.url(), "--secret-file", "secret").returncode == 0
+    done = run("store", "check", "--store", make_server(standby_of=primary).url(), "--secret-file", "secret")
+    assert done.returncode == 1
+    assert "is a standby: name the primary" in done.stdout and "nothing else was looked at" in done.stdout
+
+
+def test_a_server_that_stops_answering(run: Run, make_server: Callable[..., Server]) -> None:
+    """It is told that not everything was looked at."""
+    server = make_server()
+    options = ("--store", server.url(), "--secret-file", "secret")
+    assert run("init", *options).returncode == 0
+    with psycopg.connect(server.url()) as admin:
+        admin.execute("LOCK TABLE doorkey.tokens")
+        done = run("store", "check", *options)
+    assert done.returncode == 1
+    assert "was too slow to answer" in done.stdout and "not everything was looked at" in done.stdout
 
 
 def test_no_store_in_memory(run: Run) -> None:

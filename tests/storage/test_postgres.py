@@ -1,4 +1,4 @@
-"""The PostgreSQL store and its lookups, on real servers: contract, outages, standbys, forks, cancelled finds."""
+"""The PostgreSQL store and its lookups, on real servers: contract, rows, commits, standbys, cancelled finds."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ import math
 import multiprocessing
 import os
 import random
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 import pytest
@@ -28,68 +24,37 @@ from doorkey import testing
 from doorkey.core.errors import (
     ConfigurationError,
     Conflict,
-    InvalidURL,
     ReadOnlyStore,
     StoreError,
     StoreUnavailable,
     UnreadableRecord,
     UnusableStore,
 )
-from doorkey.core.model import Granted, Record, Use
+from doorkey.core.model import Granted, Use
 from doorkey.core.profiles import FALU
 from doorkey.core.verify import Verifier
 from doorkey.management.secrets import MasterSecrets
 from doorkey.storage import postgres, rows
 from doorkey.storage.postgres import AsyncPostgresLookup, PostgresLookup, PostgresStore, upgrade
+from doorkey.storage.postgres_connections import for_finds, statement
 from doorkey.storage.protocol import Batch, Key, Properties, StoredToken, Workspace
 from doorkey.storage.urls import create_store, open_store, upgrade_store
+from tests.postgres_server import Server
+from tests.storage.postgres_samples import (
+    Asking,
+    MakeServer,
+    Opened,
+    Run,
+    digest,
+    key,
+    new,
+    raising,
+    renamed,
+    token,
+    workspace,
+)
 
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
 Plant = Callable[[testing.Planted], None]
-HOUR = 3600
-SHORT = 0.5  # seconds until a find gives up, in tests where the server hangs
-
-
-class Server(Protocol):
-    """What ``make_server`` makes."""
-
-    port: int
-
-    def url(self, database: str = "postgres", user: str = "doorkey") -> str: ...
-    def start(self) -> None: ...
-    def stop(self, how: signal.Signals = signal.SIGINT) -> None: ...
-    def freeze(self) -> None: ...
-    def thaw(self) -> None: ...
-
-
-MakeServer = Callable[..., Server]
-
-
-def digest(number: int) -> bytes:
-    return number.to_bytes(32, "big")
-
-
-def workspace(**changes: Any) -> Workspace:
-    return replace(Workspace("ws_1", "Acme", 1), **changes)
-
-
-def token(number: int) -> StoredToken:
-    return StoredToken(f"tok{number:05}", digest(number), "fingerprint", 1)
-
-
-def key(number: int = 1, **changes: Any) -> Key:
-    tokens = (token(number),)
-    return replace(
-        Key(f"key_{number}", "ws_1", doorkey.KeyType.SECRET, doorkey.Mode.TEST, "reports", 1, tokens), **changes
-    )
-
-
-def new(*keys: Key) -> Batch:
-    return Batch(workspaces=((workspace(), None),), keys=tuple((each, None) for each in keys))
-
-
-def renamed(old: Key, name: str) -> Batch:
-    return Batch(keys=((replace(old, name=name, version=old.version + 1), old.version),))
 
 
 def planting(store: PostgresStore) -> Plant:
@@ -108,26 +73,6 @@ def planting(store: PostgresStore) -> Plant:
         store.commit(Batch(((tenant, owner.version if owner else None),), ((made, old.version if old else None),)))
 
     return plant
-
-
-@pytest.fixture
-def store(database: str) -> Iterator[PostgresStore]:
-    with closing(PostgresStore.create(database)) as store:
-        yield store
-
-
-@pytest.fixture
-def admin(database: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection of the operator's, not ours."""
-    with psycopg.connect(database, autocommit=True, options="-c search_path=doorkey") as connection:
-        yield connection
-
-
-@pytest.fixture
-def run() -> Iterator[Run]:
-    """Runs coroutines on an event loop of the test."""
-    with asyncio.Runner() as runner:
-        yield runner.run
 
 
 # Contracts
@@ -169,55 +114,6 @@ class TestAsyncLookup(testing.AsyncLookupContract):
 
 
 # Making and opening
-
-
-_MEANINGLESS = [
-    *({"timeout": seconds} for seconds in (0, -1, float("nan"), float("inf"))),
-    *({"pool_size": 0}, {"max_staleness": 0}),
-]
-
-
-@pytest.mark.parametrize("kind", [PostgresLookup, AsyncPostgresLookup, PostgresStore])
-@pytest.mark.parametrize("wrong", _MEANINGLESS)
-def test_numbers_that_mean_nothing_are_refused(kind: Any, wrong: Any) -> None:
-    """Before anything is asked."""
-    with pytest.raises(ConfigurationError, match=r"above 0|at least one"):
-        kind("postgresql://host/db", **wrong)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "host=host dbname=db",
-        "postgresql:",
-        "postgresql://user:hunter2@host",
-        "postgresql://user:x@hunter2@host/db",
-        "postgresql://user:x/hunter2@host/db",
-        "postgresql://user:%zzhunter2@host/db",
-        "postgresql://host/db?hunter=2",
-        "postgresql://host/db\0hunter2",
-        "postgresql://host/\ud800hunter2",
-    ],
-)
-def test_a_url_that_names_no_database(url: str) -> None:
-    """The message shows the form, and nothing of what was written."""
-    for kind in (PostgresLookup, AsyncPostgresLookup, PostgresStore, PostgresStore.create, upgrade):
-        with pytest.raises(InvalidURL, match="postgresql://user:password@host:5432/database") as raised:
-            kind(url)
-        assert "hunter" not in "".join(traceback.format_exception(raised.value))
-
-
-def test_a_password_is_not_shown(database: str) -> None:
-    """Neither by a store nor by its errors, whatever the driver says."""
-    url = f"postgresql://nobody:hunter2@{database.rpartition('@')[2]}?application_name=hunter2"
-    lookup = PostgresLookup(url, timeout=SHORT)
-    with closing(lookup), pytest.raises(StoreUnavailable) as raised:
-        lookup.find([digest(1)])
-    with pytest.raises(StoreError) as at_once:
-        PostgresStore(url)
-    for error in (raised.value, at_once.value):
-        assert "hunter2" not in "".join(traceback.format_exception(error))
-    assert "hunter2" not in repr(lookup) + repr(AsyncPostgresLookup(url)) + repr(vars(lookup))
 
 
 def test_a_store_is_opened_by_its_url(database: str, run: Run) -> None:
@@ -266,12 +162,6 @@ def test_nothing_is_there(database: str) -> None:
             refused(database.rpartition("/")[0] + "/nowhere")
     with closing(PostgresLookup(database)) as lookup, pytest.raises(StoreUnavailable, match="not the tables"):
         lookup.find([digest(1)])
-
-
-def test_an_unknown_user_is_not_let_in(database: str) -> None:
-    """The message says where to look."""
-    with pytest.raises(UnusableStore, match="pg_hba"):
-        PostgresStore(f"postgresql://nobody@{database.rpartition('@')[2]}")
 
 
 def test_a_database_of_another_encoding(database: str, admin: psycopg.Connection[Any]) -> None:
@@ -439,9 +329,9 @@ def test_a_find_reads_by_index(store: PostgresStore, admin: psycopg.Connection[A
     store.commit(new(*map(key, range(3))))
     admin.execute("ANALYZE")
     for sql in (rows.FIND_ONE, rows.find_one_of(2)):
-        with psycopg.connect(**{**postgres._finding(_url(admin), 1, None).parameters}) as connection:
+        with psycopg.connect(**{**for_finds(_url(admin), 1, None).parameters}) as connection:
             digests = [digest(number) for number in range(sql.count("?"))]
-            plan = connection.execute(b"EXPLAIN " + postgres._sql(sql), digests).fetchall()
+            plan = connection.execute(b"EXPLAIN " + statement(sql), digests).fetchall()
         assert "Seq Scan" not in str(plan), plan
 
 
@@ -488,16 +378,6 @@ def relay(url: str) -> Iterator[tuple[str, list[bytes]]]:
 # Commits
 
 
-def test_no_message_holds_a_digest(store: PostgresStore) -> None:
-    """The driver's would repeat the row that conflicts."""
-    taken = bytes.fromhex("5a" * 32)
-    store.commit(new(key(1, tokens=(replace(token(1), digest=taken),))))
-    with pytest.raises(Conflict) as raised:
-        store.commit(Batch(keys=((key(2, tokens=(replace(token(2), digest=taken),)), None),)))
-    text = "".join(traceback.format_exception(raised.value))
-    assert "(23505)" in text and "5a5a" not in text and "DETAIL" not in text
-
-
 def test_a_transaction_broken_off_is_tried_again(store: PostgresStore, admin: psycopg.Connection[Any]) -> None:
     """Some times; then it is a conflict, with nothing written."""
     admin.execute("CREATE SEQUENCE tries")
@@ -510,71 +390,6 @@ def test_a_transaction_broken_off_is_tried_again(store: PostgresStore, admin: ps
     assert store.key("key_1") == key()
 
 
-def raising(admin: psycopg.Connection[Any], state: str, unless: str = "false") -> None:
-    """Let each change of a key fail."""
-    admin.execute(
-        f"""
-        CREATE OR REPLACE FUNCTION doorkey.fail() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN IF {unless} THEN RETURN new; END IF; RAISE SQLSTATE '{state}'; END $$;
-        CREATE OR REPLACE TRIGGER fail BEFORE INSERT OR UPDATE ON keys FOR EACH ROW EXECUTE FUNCTION fail()
-        """.encode()
-    )
-
-
-@pytest.mark.parametrize(
-    ("state", "kind", "text"),
-    [
-        ("53100", StoreUnavailable, "no space left"),
-        ("53300", StoreUnavailable, "no connection left"),
-        ("57P01", StoreUnavailable, "shutting down"),
-        ("25006", ReadOnlyStore, "cannot be written"),
-        ("23514", Conflict, "by its id, digest or number"),
-        ("XX000", StoreUnavailable, r"cannot be used \(XX000\)"),
-    ],
-)
-def test_what_an_error_of_the_server_means(
-    store: PostgresStore, admin: psycopg.Connection[Any], state: str, kind: type[StoreError], text: str
-) -> None:
-    """The commit is not made, and the store works on."""
-    raising(admin, state)
-    with pytest.raises(kind, match=text):
-        store.commit(new(key()))
-    assert store.workspace("ws_1") is None
-    admin.execute("DROP TRIGGER fail ON keys")
-    store.commit(new(key()))
-
-
-def test_a_commit_does_not_wait_for_ever(database: str, store: PostgresStore, admin: psycopg.Connection[Any]) -> None:
-    """Where somebody else keeps a row locked, it ends within the timeout. Finds go on."""
-    store.commit(new(key()))
-    with closing(PostgresStore(database, timeout=SHORT)) as hasty, admin.transaction():
-        admin.execute("SELECT FROM keys FOR UPDATE")
-        with took(SHORT + 0.5), pytest.raises(StoreUnavailable, match="too slow"):
-            hasty.commit(renamed(key(), "x"))
-        assert hasty.find([digest(1)]) is not None
-    store.commit(renamed(key(), "x"))
-
-
-@contextmanager
-def took(seconds: float) -> Iterator[None]:
-    """That the context takes no longer."""
-    start = time.monotonic()
-    yield
-    assert time.monotonic() - start < seconds
-
-
-def test_a_client_that_stops_does_not_hold_others_up(
-    database: str, store: PostgresStore, admin: psycopg.Connection[Any]
-) -> None:
-    """The server ends a transaction that stands still."""
-    store.commit(new(key()))
-    with closing(PostgresStore(database, timeout=0.2)) as stopped:
-        with pytest.raises(StoreUnavailable, match="stood still"), stopped._transaction(postgres._HOLD, "") as execute:
-            time.sleep(0.6)
-            execute(rows.PROPERTIES, ())
-        stopped.commit(renamed(key(), "x"))
-
-
 def test_a_commit_is_durable(database: str, admin: psycopg.Connection[Any]) -> None:
     """Also in a database that has it otherwise."""
     name = database.rpartition("/")[2]
@@ -584,6 +399,65 @@ def test_a_commit_is_durable(database: str, admin: psycopg.Connection[Any]) -> N
             assert execute("SELECT current_setting('synchronous_commit')", ()).fetchall() == [("on",)]
     finally:
         admin.execute(f"ALTER DATABASE {name} RESET synchronous_commit".encode())
+
+
+def test_each_commit_is_durable(database: str, store: PostgresStore, admin: psycopg.Connection[Any]) -> None:
+    """Whichever of several connections it is made on."""
+    name = database.rpartition("/")[2]
+    admin.execute(f"ALTER DATABASE {name} SET synchronous_commit = off".encode())
+    try:
+        with store._connections.one(math.inf), store._connections.one(math.inf):
+            pass  # now there are two, which take turns
+        for _ in range(4):
+            with store._transaction(postgres._SHARE, "") as execute:
+                assert execute("SELECT current_setting('synchronous_commit')", ()).fetchall() == [("on",)]
+    finally:
+        admin.execute(f"ALTER DATABASE {name} RESET synchronous_commit".encode())
+
+
+def test_dead_connections_fail_nothing(store: PostgresStore, admin: psycopg.Connection[Any], run: Run) -> None:
+    """A change and a find whose connections the server has ended meanwhile are made on others."""
+    store.commit(new(key()))
+    for _ in range(2):
+        run(store.async_lookup.find([digest(1)]))
+        with store._connections.one(math.inf), store._connections.one(math.inf):
+            pass
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'doorkey'"
+        assert len(admin.execute(ended).fetchall()) >= 3
+        old = store.key("key_1")
+        assert old is not None and run(store.async_lookup.find([digest(1)])) is not None
+        admin.execute(ended)
+        store.commit(renamed(old, "x"))
+
+
+def test_a_find_that_nobody_waits_for(store: PostgresStore, admin: psycopg.Connection[Any]) -> None:
+    """It ends in silence, by its event loop's end or by an error."""
+
+    async def ask(patience: float) -> None:
+        asking = asyncio.ensure_future(store.async_lookup.find([digest(1)]))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        await asyncio.sleep(patience)
+
+    with admin.transaction():
+        admin.execute("LOCK TABLE tokens")
+        asyncio.run(ask(0))
+        asyncio.run(ask(2.2))
+
+
+def test_what_it_finds_out_about_itself(store: PostgresStore, admin: psycopg.Connection[Any]) -> None:
+    """Its server, its tables and its rows are looked at."""
+    store.commit(new(key()))
+    admin.execute("DROP INDEX keys_by_workspace; UPDATE keys SET permissions = ' '")
+    texts = [finding.what for finding in store.check()]
+    assert "it lacks CREATE INDEX keys_by_workspace" in texts[-2] and "tok00001" in texts[-1]
+
+
+def test_names(database: str) -> None:
+    """Stores and lookups are called by where they are."""
+    for opened in (PostgresLookup(database), AsyncPostgresLookup(database)):
+        with closing(opened):
+            assert repr(opened).endswith(f"{database.rpartition('@')[2]}>")
 
 
 def test_a_database_set_read_only(database: str, store: PostgresStore, admin: psycopg.Connection[Any]) -> None:
@@ -696,263 +570,6 @@ def test_processes_that_change_the_same(database: str, store: PostgresStore) -> 
     assert changed is not None and changed.version == 121
 
 
-# Outages
-
-
-@pytest.fixture(scope="module")
-def server(make_server: MakeServer) -> Server:
-    """A server that tests stop, freeze and restart."""
-    server = make_server("max_connections=12", "superuser_reserved_connections=1")
-    PostgresStore.create(server.url()).close()
-    with closing(PostgresStore(server.url())) as store:
-        store.commit(new(key()))
-    return server
-
-
-class Asking(Protocol):
-    """A lookup as the tests below ask it, whichever it is."""
-
-    def __call__(self, digests: Sequence[bytes]) -> Record | None: ...
-
-
-Opened = Callable[..., Asking]
-
-
-@pytest.fixture(params=["sync", "async"])
-def opened(request: pytest.FixtureRequest, run: Run) -> Iterator[Opened]:
-    """Opens lookups of either kind, and closes them."""
-    lookups: list[PostgresLookup | AsyncPostgresLookup] = []
-
-    def open(url: str, timeout: float = SHORT, **options: Any) -> Asking:
-        if request.param == "sync":
-            lookup = PostgresLookup(url, timeout=timeout, **options)
-            lookups.append(lookup)
-            return lookup.find
-        asynchronous = AsyncPostgresLookup(url, timeout=timeout, **options)
-        lookups.append(asynchronous)
-        return lambda digests: run(asynchronous.find(digests))
-
-    yield open
-    for lookup in lookups:
-        lookup.close()
-
-
-def until_found(find: Asking, within: float = 5) -> None:
-    """That a find succeeds again soon."""
-    deadline = time.monotonic() + within
-    while True:
-        with suppress(StoreUnavailable):
-            assert find([digest(1)]) is not None
-            return
-        assert time.monotonic() < deadline, f"not back after {within} s"
-        time.sleep(0.02)
-
-
-def test_a_server_that_is_down(server: Server, opened: Opened) -> None:
-    """Is unavailable within the timeout; nothing needs a restart when it is back."""
-    find = opened(server.url())
-    assert find([digest(1)]) is not None
-    server.stop(signal.SIGQUIT)
-    try:
-        for _ in range(3):
-            with took(SHORT + 0.5), pytest.raises(StoreUnavailable):
-                find([digest(1)])
-        time.sleep(1)
-    finally:
-        server.start()
-    until_found(find)
-
-
-def test_a_server_that_was_restarted_in_between(server: Server, opened: Opened) -> None:
-    """The connections of before are dead; no find fails for that."""
-    find = opened(server.url(), timeout=2)
-    for _ in range(3):
-        assert find([digest(1)]) is not None
-    server.stop()
-    server.start()
-    assert find([digest(1)]) is not None
-
-
-def test_a_server_that_hangs(server: Server, opened: Opened) -> None:
-    """Is unavailable within the timeout, for who has a connection and for who needs one; then it is back."""
-    find, late = opened(server.url()), opened(server.url())
-    assert find([digest(1)]) is not None
-    server.freeze()
-    try:
-        for each in (find, late, find, late):
-            with took(SHORT + 0.5), pytest.raises(StoreUnavailable):
-                each([digest(1)])
-    finally:
-        server.thaw()
-    until_found(find)
-    until_found(late)
-
-
-def test_a_store_that_cannot_be_reached(server: Server) -> None:
-    """Opening says so."""
-    server.stop()
-    try:
-        for attempt in (PostgresStore, PostgresStore.create, upgrade):
-            with pytest.raises(StoreUnavailable, match="cannot be reached"):
-                attempt(server.url())
-    finally:
-        server.start()
-
-
-def test_a_commit_to_a_server_that_hangs(server: Server) -> None:
-    """Ends within the timeout, whichever statement hangs; then the store works on."""
-    with closing(PostgresStore(server.url(), timeout=SHORT)) as store:
-        old = store.key("key_1")
-        assert old is not None
-        server.freeze()
-        try:
-            with took(SHORT + 0.5), pytest.raises(StoreUnavailable):
-                store.commit(renamed(old, "x"))
-        finally:
-            server.thaw()
-        until_found(store.find)
-        with pytest.raises(StoreUnavailable), store._transaction(postgres._SHARE, "") as execute:
-            server.freeze()
-            try:
-                execute(rows.PROPERTIES, ())
-            finally:
-                server.thaw()
-        until_found(store.find)
-        store.commit(renamed(old, "y"))
-        store.commit(Batch(keys=((replace(old, version=old.version + 2), old.version + 1),)))
-
-
-def test_a_commit_after_a_restart(server: Server) -> None:
-    """Is made on a new connection."""
-    with closing(PostgresStore(server.url())) as store:
-        old = store.key("key_1")
-        assert old is not None
-        store.commit(renamed(old, old.name))
-        server.stop()
-        server.start()
-        store.commit(renamed(replace(old, version=old.version + 1), old.name))
-
-
-def test_a_port_that_never_answers(opened: Opened) -> None:
-    """Is unavailable within the timeout."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        find = opened(f"postgresql://doorkey@127.0.0.1:{silent.getsockname()[1]}/postgres")
-        for _ in range(2):
-            with (
-                took(SHORT + 0.5),
-                pytest.raises(StoreUnavailable, match=r"g(ives|ave) no connection"),
-            ):
-                find([digest(1)])
-
-
-def test_an_outage_does_not_make_everybody_wait(opened: Opened) -> None:
-    """Once one has waited in vain, the others hardly do."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        find = opened(f"postgresql://doorkey@127.0.0.1:{silent.getsockname()[1]}/postgres")
-        with pytest.raises(StoreUnavailable):
-            find([digest(1)])
-        with took(SHORT):
-            for _ in range(3):
-                with pytest.raises(StoreUnavailable):
-                    find([digest(1)])
-
-
-def test_a_pool_that_is_taken_up_refuses_at_once(server: Server) -> None:
-    """Also while the server hangs, and a thousand ask."""
-    with closing(PostgresLookup(server.url(), timeout=3, pool_size=2)) as lookup, ThreadPoolExecutor(2) as threads:
-        list(threads.map(lookup.find, [[digest(1)]] * 4))
-        server.freeze()
-        hanging = [threads.submit(lookup.find, [digest(1)]) for _ in range(2)]
-        try:
-            time.sleep(0.05)
-            with took(1.3), pytest.raises(StoreUnavailable, match=r"all 2 connections .* are busy"):
-                lookup.find([digest(1)])
-            with took(1.5), pytest.raises(StoreUnavailable, match="busy"):
-                for _ in range(20):
-                    with suppress(StoreUnavailable):
-                        lookup.find([digest(1)])
-                lookup.find([digest(1)])
-        finally:
-            server.thaw()
-        assert all(each.result() is not None for each in hanging)
-        assert lookup.find([digest(1)]) is not None
-
-
-def test_a_thousand_at_once(server: Server, run: Run) -> None:
-    """Are all answered: more than there are connections is no outage."""
-
-    async def ask() -> None:
-        with closing(AsyncPostgresLookup(server.url(), timeout=10)) as lookup:
-            found = await asyncio.gather(*(lookup.find([digest(1)]) for _ in range(300)))
-        assert all(found)
-
-    run(ask())
-
-
-def test_a_thousand_at_once_while_it_hangs(server: Server, run: Run) -> None:
-    """Are refused at once, but for those who have a connection; the event loop goes on meanwhile."""
-
-    async def ask() -> None:
-        lookup = AsyncPostgresLookup(server.url(), timeout=1.5, pool_size=2)
-        await asyncio.gather(*(lookup.find([digest(1)]) for _ in range(4)))
-        server.freeze()
-        try:
-            started = time.monotonic()
-            asking = [asyncio.ensure_future(lookup.find([digest(1)])) for _ in range(1000)]
-            _, pending = await asyncio.wait(asking, timeout=1)
-            assert len(pending) <= 2
-            with took(0.3), pytest.raises(StoreUnavailable, match="all 2 connections"):
-                await lookup.find([digest(1)])
-            results = await asyncio.gather(*asking, return_exceptions=True)
-            assert all(isinstance(each, StoreUnavailable) for each in results)
-            assert time.monotonic() - started < 2
-        finally:
-            server.thaw()
-            lookup.close()
-
-    run(ask())
-
-
-def test_a_server_without_a_connection_left(server: Server, opened: Opened) -> None:
-    """Is unavailable until there is one; opening the store says what to do."""
-    find = opened(server.url())
-    taken: list[psycopg.Connection[Any]] = []
-    try:
-        with suppress(psycopg.OperationalError):
-            while True:
-                taken.append(psycopg.connect(server.url()))
-        with took(SHORT + 0.5), pytest.raises(StoreUnavailable):
-            find([digest(1)])
-        with pytest.raises(StoreUnavailable, match=r"no connection left.*max_connections"):
-            PostgresStore(server.url())
-    finally:
-        for connection in taken:
-            connection.close()
-    until_found(find)
-
-
-def test_a_table_that_is_altered(database: str, store: PostgresStore, admin: psycopg.Connection[Any], run: Run) -> None:
-    """The prepared statements of before are of no more use; no find fails for that."""
-    store.commit(new(key()))
-    for _ in range(2):
-        assert store.find([digest(1)]) is not None
-        assert run(store.async_lookup.find([digest(1)])) is not None
-    admin.execute("ALTER TABLE keys ALTER permissions TYPE varchar")
-    assert store.find([digest(1)]) is not None
-    assert run(store.async_lookup.find([digest(1)])) is not None
-
-
-def test_a_slow_answer(store: PostgresStore, database: str, admin: psycopg.Connection[Any], opened: Opened) -> None:
-    """Ends by the server's own timeout, and the connection stays good."""
-    find = opened(database)
-    assert find([digest(1)]) is None
-    with admin.transaction():
-        admin.execute("LOCK TABLE tokens")
-        with took(SHORT + 0.5), pytest.raises(StoreUnavailable, match="too slow"):
-            find([digest(1)])
-    assert find([digest(1)]) is None
-
-
 # Standbys
 
 
@@ -1028,7 +645,7 @@ def test_a_primary_needs_no_proof(primary: Server, opened: Opened) -> None:
 
 def test_a_standby_that_cannot_tell() -> None:
     """Is not trusted."""
-    server = postgres._finding("postgresql://host/db", 1, 5)
+    server = for_finds("postgresql://host/db", 1, 5)
     with pytest.raises(StoreUnavailable, match="pg_read_all_stats"):
         postgres._proven(None, 0, 5, server)
     assert postgres._proven(-1, 10, 5, server) == 15
@@ -1042,57 +659,7 @@ def test_a_profile_that_bears_no_staleness() -> None:
     Verifier(PostgresLookup("postgresql://host/db"), digester, FALU)
 
 
-# Event loops, cancelled finds, forks
-
-
-def test_any_event_loop_may_ask(database: str, store: PostgresStore) -> None:
-    """One after the other, and several at once, each with connections of its own; those of old ones are forgotten."""
-    store.commit(new(key()))
-    with closing(AsyncPostgresLookup(database)) as lookup:
-        for _ in range(3):
-            assert asyncio.run(lookup.find([digest(1)])) is not None
-        with ThreadPoolExecutor(3) as threads:
-            assert all(threads.map(lambda _: asyncio.run(lookup.find([digest(1)])), range(3)))
-        asyncio.run(lookup.find([digest(1)]))
-        assert len(lookup._loops) <= 1
-
-
-def test_closing(database: str, store: PostgresStore, run: Run) -> None:
-    """Works from inside the event loop, from outside, and twice; afterwards nothing is found."""
-    inside, outside = AsyncPostgresLookup(database), AsyncPostgresLookup(database)
-
-    async def use(lookup: AsyncPostgresLookup, close: bool) -> None:
-        await lookup.find([digest(1)])
-        if close:
-            lookup.close()
-            with pytest.raises(StoreUnavailable, match="was closed"):
-                await lookup.find([digest(1)])
-            await asyncio.sleep(0.05)
-
-    run(use(inside, close=True))
-    run(use(outside, close=False))
-    outside.close()
-    outside.close()
-    sync = PostgresLookup(database)
-    sync.find([digest(1)])
-    sync.close()
-    sync.close()
-    with pytest.raises(StoreUnavailable, match="was closed"):
-        sync.find([digest(1)])
-
-
-def test_closing_while_somebody_asks(database: str, store: PostgresStore, run: Run) -> None:
-    """They are answered, or told that it was closed."""
-
-    async def ask(lookup: AsyncPostgresLookup) -> None:
-        await lookup.find([digest(1)])
-        asking = [asyncio.ensure_future(lookup.find([digest(1)])) for _ in range(50)]
-        await asyncio.sleep(0.002)
-        lookup.close()
-        for result in await asyncio.gather(*asking, return_exceptions=True):
-            assert result is None or isinstance(result, StoreUnavailable)
-
-    run(ask(AsyncPostgresLookup(database)))
+# Cancelled finds
 
 
 @pytest.mark.parametrize("finds", [int(os.environ.get("DOORKEY_TEST_CANCELLED", "5000"))])
@@ -1124,173 +691,6 @@ def test_a_cancelled_find_leaves_nothing_behind(database: str, store: PostgresSt
         lookup.close()
 
     run(ask())
-
-
-def test_an_event_loop_that_ends_in_the_middle(server: Server) -> None:
-    """It need not wait for the answer of a server that hangs."""
-
-    async def ask(lookup: AsyncPostgresLookup) -> None:
-        await lookup.find([digest(1)])
-        server.freeze()
-        asyncio.ensure_future(lookup.find([digest(1)])).add_done_callback(lambda done: done.cancelled())
-        await asyncio.sleep(0.05)
-
-    with closing(AsyncPostgresLookup(server.url(), timeout=10)) as lookup:
-        try:
-            with took(3):
-                asyncio.run(ask(lookup))
-        finally:
-            server.thaw()
-
-
-def test_an_event_loop_that_ends_while_connecting() -> None:
-    """It does not wait either."""
-
-    async def ask(lookup: AsyncPostgresLookup) -> None:
-        asyncio.ensure_future(lookup.find([digest(1)])).add_done_callback(lambda done: done.cancelled())
-        await asyncio.sleep(0.05)
-
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"postgresql://doorkey@127.0.0.1:{silent.getsockname()[1]}/postgres"
-        with closing(AsyncPostgresLookup(url, timeout=10)) as lookup, took(3):
-            asyncio.run(ask(lookup))
-
-
-def test_a_process_that_ends_without_closing(database: str, store: PostgresStore) -> None:
-    """Ends at once, in silence."""
-    program = """
-import asyncio, sys
-from doorkey.storage.postgres import PostgresStore
-store = PostgresStore(sys.argv[1])
-store.find([bytes(32)]), store.key("key_1"), asyncio.run(store.async_lookup.find([bytes(32)]))
-"""
-    with took(5):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", program, database], capture_output=True, text=True, check=True
-        )
-    assert (done.stdout, done.stderr) == ("", "")
-
-
-def test_connections_do_not_grow_old(database: str, store: PostgresStore, run: Run, monkeypatch: Any) -> None:
-    """One that has lived long enough is made anew; one that nobody needed is closed."""
-    store.commit(new(key()))
-
-    async def ask() -> None:
-        with closing(AsyncPostgresLookup(database)) as lookup:
-            assert all(await asyncio.gather(*(lookup.find([digest(1)]) for _ in range(4))))
-            (connections,) = lookup._loops.values()
-            first = set(connections._idle)
-            assert len(first) > 1
-            assert await lookup.find([digest(1)]) is not None
-            assert set(connections._idle) == first
-            with monkeypatch.context() as patch:
-                patch.setattr(postgres, "_IDLE", 0)
-                assert await lookup.find([digest(1)]) is not None
-            assert len(connections._idle) == 1 and not first.intersection(connections._idle)
-            (second,) = connections._idle
-            with monkeypatch.context() as patch:
-                patch.setattr(postgres, "_LIFETIME", 0)
-                assert await lookup.find([digest(1)]) is not None
-            assert second not in connections._idle and all(each.closed for each in (*first, second))
-
-    run(ask())
-
-
-def in_a_child(function: Callable[[], bool]) -> bool:
-    """Whether *function* is true in a child of this process."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        with suppress(BaseException):
-            status = 0 if function() else 1
-        os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-def backend(lookup: PostgresLookup) -> int:
-    """Which of the server's processes answers."""
-    with lookup._connections.one(math.inf) as connection:
-        return connection.info.backend_pid
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_nothing_goes_through_a_fork(database: str, store: PostgresStore, run: Run) -> None:
-    """A child, and the child of a child, ask on connections of their own; the parent's go on."""
-    store.commit(new(key()))
-    parent = backend(store._lookup)
-    run(store.async_lookup.find([digest(1)]))
-
-    def ask() -> bool:
-        pid = backend(store._lookup)
-        found = store.find([digest(1)]), asyncio.run(store.async_lookup.find([digest(1)])), store.key("key_1")
-        store.close()
-        return pid != parent and all(found)
-
-    def fork_again() -> bool:
-        return ask() if os.getpid() % 2 else in_a_child(ask)
-
-    for function in (ask, lambda: in_a_child(ask), ask):
-        assert in_a_child(function)
-        assert store.find([digest(1)]) is not None
-        assert run(store.async_lookup.find([digest(1)])) is not None
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_fork_in_the_middle_of_finds(database: str, store: PostgresStore) -> None:
-    """Other threads go on asking, in the parent and, with threads of its own, in the child."""
-    store.commit(new(key()))
-    done = threading.Event()
-
-    def ask() -> bool:
-        return store.find([digest(1)]) is not None
-
-    def keep_asking() -> int:
-        asked = 0
-        while not done.is_set():
-            assert ask()
-            asked += 1
-        return asked
-
-    def ask_in_threads() -> bool:
-        with ThreadPoolExecutor(4) as threads:
-            return all(threads.map(lambda _: ask(), range(8)))
-
-    with ThreadPoolExecutor(3) as threads:
-        asking = [threads.submit(keep_asking) for _ in range(3)]
-        try:
-            assert all(in_a_child(ask_in_threads) for _ in range(5))
-        finally:
-            done.set()
-        assert all(each.result() for each in asking)
-
-
-def test_a_thread_that_is_interrupted(store: PostgresStore) -> None:
-    """Leaves no connection in the middle of an answer to others."""
-    store.commit(new(key()))
-    with pytest.raises(KeyboardInterrupt), store._lookup._connections.one(math.inf) as connection:
-        connection.pgconn.send_query(b"SELECT pg_sleep(0.2)")
-        raise KeyboardInterrupt
-    assert connection.closed
-    assert store.find([digest(1)]) is not None
-
-
-def test_a_server_that_forks_without_asking_python(database: str, store: PostgresStore) -> None:
-    """Its children begin anew as well."""
-    store.commit(new(key()))
-    before = backend(store._lookup)
-    inherited = [each._pool for each in (store._lookup._connections, store._connections)]
-    postgres._after_fork_in_child()
-    try:
-        assert backend(store._lookup) != before
-        assert store.find([digest(1)]) is not None
-        for pool in inherited:
-            assert pool is not None
-            postgres._close_own(pool, os.getppid())
-            assert not pool.closed, "what came through a fork was closed"
-    finally:
-        for pool in inherited:
-            assert pool is not None
-            pool.close()
 
 
 def test_upgrade_by_url(database: str, store: PostgresStore) -> None:

@@ -233,6 +233,24 @@ def test_digests_are_parameters() -> None:
     assert rows.find_one_of(3).endswith("WHERE t.digest IN (?, ?, ?)")
 
 
+def test_a_neighbour_is_searched_for_each_digest() -> None:
+    """One read finds, for each of several digests, what stands there or else comes next."""
+    one = rows.find_nearest_to(1)
+    assert one.endswith(" WHERE t.digest >= ? ORDER BY t.digest LIMIT 1")
+    assert rows.find_nearest_to(3) == " UNION ALL ".join([f"SELECT * FROM ({one})"] * 3)
+
+
+@pytest.mark.parametrize("changes", [{}, {"type": "?"}])
+def test_only_a_row_of_the_digests_is_a_record(changes: dict[str, object]) -> None:
+    """Another's is never handed out, and does no harm even where it cannot be understood."""
+    neighbour = changed(digest=bytes(32), **changes)
+    assert rows.own_record([], [DIGEST]) is None
+    assert rows.own_record([neighbour], [DIGEST]) is None
+    assert rows.own_record([neighbour, ROW], [bytes([1]) * 32, DIGEST]) == rows.record(ROW)
+    with pytest.raises(UnreadableRecord):
+        rows.own_record([changed(type="?")], [DIGEST])
+
+
 def test_every_value_is_a_parameter() -> None:
     """The signs that a driver may have to replace stand for nothing but parameters."""
     texts = [text for text in vars(rows).values() if isinstance(text, str)]
@@ -356,3 +374,37 @@ def test_read_only_lets_only_its_end_pass(batch: Batch) -> None:
         rows.refuse_if_read_only(batch, flagged)
     rows.refuse_if_read_only(Batch(properties=(Properties(version=2), 1)), flagged)
     rows.refuse_if_read_only(batch, Properties())
+
+
+def test_what_sql_stores_read_in_the_same_way(store: SQLiteStore) -> None:
+    """Values by id, and pages; what no store could be asked for is not there."""
+    event = replace(EVENT, sequence=1)
+    moved = replace(WORKSPACE, events=1, version=2)
+    store.commit(Batch(workspaces=((moved, 1),), events=(event,)))
+    assert (store.workspace("ws_1"), store.key("key_1")) == (moved, KEY)
+    assert (store.workspace("\ud800"), store.key("key_\0")) == (None, None)
+    assert (store.workspaces(), store.workspaces(after="ws_1"), store.workspaces(limit=0)) == ((moved,), (), ())
+    assert store.keys("ws_1") == store.keys("ws_1", mode=Mode.TEST) == (KEY,)
+    assert store.keys("ws_1", mode=Mode.LIVE) == store.keys("ws_1", after="key_1") == ()
+    assert (store.events("ws_1"), store.events("ws_1", after=1)) == ((event,), ())
+    assert store.properties() == Properties()
+
+
+def test_records_that_cannot_be_understood_are_found(store: SQLiteStore) -> None:
+    """All of them, page by page, each with its key."""
+    keys = [
+        replace(
+            KEY, id=f"key_{number}", tokens=(replace(TOKEN, id=f"tok{number:05}", digest=number.to_bytes(32, "big")),)
+        )
+        for number in range(2, 1500)
+    ]
+    store.commit(Batch(keys=tuple((key, None) for key in keys)))
+    assert list(store._unreadable()) == []
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as driver:
+        driver.execute("UPDATE keys SET permissions = 'a b:' WHERE id IN ('key_7', 'key_1400')")
+    found = list(store._unreadable())
+    assert [finding.severity for finding in found] == ["error", "error"]
+    assert all(
+        f"tok{number:05}" in each.what and f"(key key_{number})" in each.what
+        for number, each in zip((7, 1400), found, strict=True)
+    )

@@ -749,6 +749,34 @@ def test_the_check_finds_orphans(store: SQLiteStore) -> None:
     assert finding.what.endswith("is damaged: row of events without its workspaces")
 
 
+# Finding
+
+
+def test_what_stands_next_to_an_unknown_token_does_not_matter(store: SQLiteStore) -> None:
+    """Unknown before, between and after the stored ones, also where the next record cannot be read."""
+    stored = sorted(map(digest, (1, 2, 3)))
+    unknown = [bytes(32), *(each[:-1] + bytes([each[-1] ^ 1]) for each in stored), b"\xff" * 32]
+    for _ in range(2):
+        assert [store.find([each]) for each in unknown] == [None] * 5
+        assert [store.find(pair) for pair in zip(unknown, reversed(unknown), strict=True)] == [None] * 5
+        with raw(store.path) as connection:
+            connection.execute("UPDATE keys SET permissions = '?'")
+    for each in stored:
+        for digests in ([each], [bytes(32), each], [each, b"\xff" * 32]):
+            with pytest.raises(UnreadableRecord):
+                store.find(digests)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_find_searches_three_tables_by_their_keys(store: SQLiteStore, count: int) -> None:
+    """Whether the token is there or not: so neither the number of keys nor a clock tells."""
+    with raw(store.path) as connection:
+        plan = connection.execute("EXPLAIN QUERY PLAN " + rows.find_nearest_to(count), [bytes(32)] * count).fetchall()
+    steps = [text for _, _, _, text in plan]
+    assert sum("USING PRIMARY KEY" in step for step in steps) == 3 * count
+    assert not any("SCAN t" in step or "TEMP B-TREE" in step for step in steps)
+
+
 # Threads, closing
 
 
@@ -916,39 +944,6 @@ def test_processes_that_contend_never_see_a_lock(store: SQLiteStore, processes: 
     children = [in_child(contend) for _ in range(processes)]
     assert all(map(ended_well, children))
     assert store.check() == []
-
-
-def test_a_killed_writer_loses_nothing_that_it_was_told(path: Path) -> None:
-    """`kill -9` at any moment: every acknowledged revocation is there, with its event, and never half of one."""
-    filled(path, keys=1000).close()
-    chance, first = random.Random(), 1
-    for _ in range(20):
-        reading, writing = os.pipe()
-
-        def revoke(writing: int = writing, first: int = first) -> None:
-            store = SQLiteStore(path)
-            for number in range(first, 1001):
-                revoked = replace(make_key(number), revoked_at=5, version=2)
-                store.commit(Batch(keys=((revoked, 1),), events=(event(number),)))
-                os.write(writing, b"x")
-            time.sleep(30)
-
-        pid = in_child(revoke)
-        os.close(writing)
-        with open(reading, "rb", buffering=0) as acknowledgements:
-            told = first - 1 + len(acknowledgements.read(1))
-            time.sleep(chance.uniform(0, 0.01))
-            os.kill(pid, signal.SIGKILL)
-            assert not ended_well(pid)
-            told += len(acknowledgements.read())
-        with closing(SQLiteStore(path)) as store:
-            landed = len(store.events("ws_1", limit=1000))
-            found = [store.find([digest(number)]) for number in range(1, 1001)]
-            assert landed in (told, told + 1)
-            assert [record is not None and record.revoked for record in found] == [n <= landed for n in range(1, 1001)]
-            assert store.check() == []
-        first = landed + 1
-    assert first > 20
 
 
 def test_the_statements_are_portable_but_for_their_marks() -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from doorkey.core.errors import InvalidURL, UnusableStore
 from doorkey.storage.memory import MemoryStore
-from doorkey.storage.protocol import Properties
+from doorkey.storage.protocol import SCHEMA, Properties
 from doorkey.storage.sqlite import SQLiteStore
-from doorkey.storage.urls import create_store, open_store, secret_file
+from doorkey.storage.urls import create_store, open_store, place, secret_file, upgrade_store
 
 PROPERTIES = Properties("falu", ("fingerprint",))
 
@@ -120,6 +120,22 @@ def test_no_message_shows_a_password(url: str) -> None:
         open_store(url)
     assert not any(part in str(raised.value) for part in ("hunter2", "hun", "ter2"))
     assert url.partition(":")[0] in str(raised.value)
+
+
+def test_what_may_be_shown_of_a_url() -> None:
+    """Of one that could hold a password only its scheme."""
+    assert place("sqlite:////srv/keys.db") == "sqlite:////srv/keys.db"
+    for url in ("postgresql://ann:hunter2@localhost/keys", "postgresql:///keys?password=hunter2"):
+        assert place(url) == "postgresql:..."
+
+
+def test_an_upgrade_names_the_schema_of_before(database: str, tmp_path: Path) -> None:
+    """Of whichever engine the URL names; where there is no store, none is made."""
+    for url in (database, f"sqlite:///{tmp_path}/keys.db"):
+        with pytest.raises(UnusableStore):
+            upgrade_store(url)
+        create_store(url, PROPERTIES).close()
+        assert upgrade_store(url) == SCHEMA
 
 
 def test_the_secret_lies_beside_the_file() -> None:

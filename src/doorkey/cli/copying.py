@@ -13,9 +13,9 @@ from ..core.errors import ConfigurationError, StoreError, UnusableStore
 from ..management import moving
 from ..management.secrets import VARIABLE
 from ..storage.protocol import Properties, Store
-from ..storage.urls import secret_file
+from ..storage.urls import place, secret_file
 from .arguments import Commands, command
-from .opening import named_store, place, store_at
+from .opening import named_store, store_at
 from .output import report, shown
 from .progress import bar
 

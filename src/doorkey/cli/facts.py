@@ -33,9 +33,14 @@ def of_workspace(workspace: Workspace) -> Facts:
 
 
 def of_key(key: Key, workspace: Workspace, format: TokenFormat, now: float) -> Facts:
-    """States: active, rolling (its former token lives on until ``rolling_until``), expired, revoked, suspended."""
+    """
+    States: active, rolling (its former token lives on until ``rolling_until``), expired, revoked, suspended.
+
+    It was last used when any of its tokens was.
+    """
     tokens = [of_token(token, key, format, now) for token in key.tokens]
     rolling = [token["expires_at"] for token in tokens if token["state"] == "rolling"]
+    uses = [token.last_used_at for token in key.tokens if token.last_used_at is not None]
     if key.revoked_at is not None:
         state = "revoked"
     elif key.expires_at is not None and now >= key.expires_at:
@@ -58,6 +63,7 @@ def of_key(key: Key, workspace: Workspace, format: TokenFormat, now: float) -> F
         "created_at": moment(key.created_at),
         "expires_at": moment(key.expires_at),
         "revoked_at": moment(key.revoked_at),
+        "last_used_at": moment(max(uses, default=None)),
         "tokens": tokens,
     }
 

@@ -93,7 +93,10 @@ def list_(args: Namespace) -> int:
         ring = door.keyring
         workspaces = ring.workspaces() if args.workspace is None else [ring.workspace(args.workspace)]
         listed = [fact for workspace in workspaces for fact in told(args, door, workspace, mode)]
-    text = as_table(listed) or "There is no such key: `doorkey workspace provision` and `doorkey keys issue` make some."
+    text = (
+        as_table(listed, with_workspace=args.workspace is None)
+        or "There is no such key: `doorkey workspace provision` and `doorkey keys issue` make some."
+    )
     report(args, {"keys": listed}, text)
     return 0
 
@@ -193,10 +196,13 @@ def told(args: Namespace, door: Doorkey, workspace: Workspace, mode: Mode | None
     return [facts.of_key(key, workspace, door.profile.format, now) for key in keys]
 
 
-def as_table(told: Sequence[facts.Facts]) -> str:
-    """Keys for people, one a line."""
-    headers = ("KEY", "WORKSPACE", "NAME", "TYPE", "MODE", "TOKEN", "STATE", "PERMISSIONS", "NETWORKS", "EXPIRES")
-    return table(headers, (list(_in_words(fact).values()) for fact in told))
+def as_table(told: Sequence[facts.Facts], *, with_workspace: bool = False) -> str:
+    """Keys for people, one a line; without what the token's prefix says, so that a line fits into a terminal."""
+    columns = ["key", "name", "token", "state", "permissions", "networks", "last used", "expires"]
+    if with_workspace:
+        columns.insert(1, "workspace")
+    words = [_in_words(fact) for fact in told]
+    return table([column.upper() for column in columns], ([each[column] for column in columns] for each in words))
 
 
 def _tell(args: Namespace, door: Doorkey, key: Key, next: str = "") -> int:
@@ -229,6 +235,7 @@ def _in_words(fact: facts.Facts) -> dict[str, object]:
         "state": f"rolling until {fact['rolling_until']}" if fact["rolling_until"] else fact["state"],
         "permissions": some(fact["permissions"]),
         "networks": some(fact["networks"]),
+        "last used": fact["last_used_at"] or "never",
         "expires": fact["expires_at"] or "never",
     }
 

@@ -81,11 +81,6 @@ def _with_driver(url: str, act: Callable[[str], Result]) -> Result:
     )
 
 
-def place(url: str) -> str:
-    """*url* as it may be shown: where it could hold a password, only its scheme."""
-    return f"{url.partition(':')[0]}:…" if "@" in url or "?" in url else url
-
-
 def pages(page: Callable[[Mark | None], Sequence[Value]], mark: Callable[[Value], Mark]) -> Iterator[Value]:
     """All that a store lists, page by page: *page* reads the one after a mark, and *mark* is that of a value."""
     after: Mark | None = None

@@ -10,18 +10,18 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-from ..core.errors import InvalidSecret, StoreError, UnusableStore
+from ..core.errors import InvalidSecret, StoreError, UnreadableRecord, UnusableStore
 from ..core.model import KeyType, Mode
 from ..core.profiles import PROFILES
 from ..door import create
 from ..management.moving import UNFINISHED
 from ..management.rekey import hanging
 from ..management.secrets import VARIABLE, MasterSecrets
-from ..storage.protocol import SCHEMA, Key, Properties, Store
-from ..storage.sqlite import Finding, SQLiteStore
+from ..storage.protocol import SCHEMA, Checkable, Finding, Key, Properties, Store
+from ..storage.urls import place
 from . import copying
 from .arguments import Commands, command, default_store, group
-from .opening import named_store, pages, place, secret_path, upgraded
+from .opening import named_store, pages, secret_path, upgraded
 from .output import moment, report, shown
 
 
@@ -122,15 +122,17 @@ def _findings(args: Namespace) -> Iterator[Finding]:
         yield Finding("error", str(error), "then check again: nothing else was looked at")
         return
     with closing(store):
-        yield from store.check() if isinstance(store, SQLiteStore) else ()
         try:
+            yield from store.check() if isinstance(store, Checkable) else ()
             properties = store.properties()
             yield from _state(properties)
             yield from _named_secrets(args, properties)
             yield from _unnamed_secrets(store, args.clock(), properties)
             yield from _unrevealed(store)
-        except StoreError as error:
+        except UnreadableRecord as error:
             yield Finding("error", str(error), "restore a backup")
+        except StoreError as error:
+            yield Finding("error", str(error), "then check again: not everything was looked at")
 
 
 def _rewritten_addresses(environ: Mapping[str, str]) -> Iterator[Finding]:

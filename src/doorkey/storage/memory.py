@@ -185,7 +185,7 @@ class MemoryStore:
                 standing = records.get(token.digest) or self._records.get(token.digest)
                 if standing is not None and standing.principal.token_id != token.id:
                     raise Conflict(f"token {token.id} has the digest of another one, which is there already")
-                records[token.digest] = rows.record(rows.joined_row(token, key, workspaces[key.workspace]))
+                records[token.digest] = rows.record_of(token, key, workspaces[key.workspace])
             if key.id in self._keys:
                 gone.update(token.digest for token in self._keys[key.id].tokens)
         return records, gone - records.keys()

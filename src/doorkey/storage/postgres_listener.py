@@ -21,7 +21,8 @@ from time import monotonic
 from typing import Protocol, Self
 
 from ..core.errors import StoreError
-from .postgres import CHANNEL, _alone, _Connection, _managing
+from .postgres import CHANNEL
+from .postgres_connections import Connection, alone, for_changes
 
 log: logging.Logger = logging.getLogger("doorkey")
 
@@ -65,7 +66,7 @@ class PostgresListener:
     """
 
     def __init__(self, url: str, *caches: Forgetful, timeout: float = 2.0) -> None:
-        self._server = _managing(url, timeout)
+        self._server = for_changes(url, timeout)
         self._caches = caches
         self.listening: bool = False
         self._ending = threading.Event()
@@ -96,7 +97,7 @@ class PostgresListener:
         with self._ear:
             while not self._ending.wait(_pause(failures)):
                 try:
-                    with _alone(self._server, monotonic() + self._server.timeout) as connection:
+                    with alone(self._server, monotonic() + self._server.timeout) as connection:
                         connection.execute(_LISTEN)
                         log.info("listening to %s", self._server.name)
                         failures = 0
@@ -106,7 +107,7 @@ class PostgresListener:
                         log.warning("caches are not told of changes, and keep to their bounds: %s", error)
                     failures += 1
 
-    def _listen(self, connection: _Connection) -> None:
+    def _listen(self, connection: Connection) -> None:
         """Listen until this is closed, or the connection fails."""
         connection.add_notify_handler(lambda heard: self._tell(heard.payload))
         self._tell("*")

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from ..core.model import KeyType, Mode, Use
 from ..core.verify import Lookup
@@ -168,6 +168,25 @@ class Batch:
     properties: tuple[Properties, int] | None = None
 
 
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """
+    Something about a store that its operator should know.
+
+    Attributes:
+        severity: "error" for what makes the store unsafe or unsound, "warning" for what may be meant so.
+        what: what was found, and where.
+        remedy: what to do.
+    """
+
+    severity: Severity
+    what: str
+    remedy: str
+
+
 class Store(Lookup, Protocol):
     """All that management needs besides a :class:`~doorkey.core.verify.Lookup`."""
 
@@ -215,4 +234,18 @@ class Store(Lookup, Protocol):
 
     def close(self) -> None:
         """Give back connections. Closing twice is fine."""
+        ...
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """A store that can look at itself, which none has to."""
+
+    def check(self) -> Sequence[Finding]:
+        """
+        Look for what is unsafe or unsound.
+
+        Raises:
+            StoreUnavailable: the store cannot be asked now.
+        """
         ...

@@ -9,7 +9,8 @@ Lists of words, such as permissions, are stored as one text with spaces between 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache
@@ -21,7 +22,7 @@ from ..core.errors import ConfigurationError, Conflict, ReadOnlyStore, Unreadabl
 from ..core.model import KeyType, Mode, Principal, Record
 from ..core.networks import NetworkSet
 from ..core.permissions import PermissionSet
-from .protocol import Batch, Ending, Event, Key, Properties, StoredToken, Workspace
+from .protocol import Batch, Ending, Event, Finding, Key, Properties, StoredToken, Workspace
 
 Row = tuple[Any, ...]
 
@@ -34,6 +35,7 @@ _JOINED = """
       FROM tokens t LEFT JOIN keys k ON k.id = t.key LEFT JOIN workspaces w ON w.id = k.workspace
 """
 FIND_ONE = _JOINED + " WHERE t.digest = ?"
+_FIND_NEAREST = _JOINED + " WHERE t.digest >= ? ORDER BY t.digest LIMIT 1"
 FIND_FOLLOWING = _JOINED + " WHERE t.digest > ? ORDER BY t.digest LIMIT ?"
 
 
@@ -41,6 +43,18 @@ FIND_FOLLOWING = _JOINED + " WHERE t.digest > ? ORDER BY t.digest LIMIT ?"
 def find_one_of(count: int) -> str:
     """The statement that finds the tokens with one of *count* digests: one read, whatever moves meanwhile."""
     return _JOINED + " WHERE t.digest IN (" + ", ".join("?" * count) + ")"
+
+
+@lru_cache(maxsize=64)
+def find_nearest_to(count: int) -> str:
+    """
+    The statement that finds, for each of *count* digests, its token or else the next one, for :func:`own_record`.
+
+    Not for an engine that spreads rows by a hash of the digest: there no token is next to another.
+    """
+    if count == 1:
+        return _FIND_NEAREST
+    return " UNION ALL ".join([f"SELECT * FROM ({_FIND_NEAREST})"] * count)  # noqa: S608  # composed of constants
 
 
 WORKSPACE = """
@@ -390,6 +404,16 @@ _MODES = {member.value: member for member in Mode}
 _ENDINGS: Mapping[object, Ending] = {member.value: member for member in Ending}
 
 
+def record_of(token: StoredToken, key: Key, workspace: Workspace) -> Record:
+    """
+    What finding *token* tells: for a store that keeps the values themselves.
+
+    Raises:
+        UnreadableRecord: it cannot be understood.
+    """
+    return record(joined_row(token, key, workspace))
+
+
 @lru_cache(maxsize=4096)
 def _permissions(text: str) -> PermissionSet:
     return PermissionSet.parse(text.split(" "))
@@ -441,6 +465,27 @@ def record(row: Row) -> Record:
         raise UnreadableRecord(
             f"the record of token {_named(token_id)} cannot be understood, so it grants nothing"
         ) from None
+
+
+def own_record(found: Sequence[Row], digests: Sequence[bytes]) -> Record | None:
+    """
+    The record of the row that has one of *digests*.
+
+    Where there is none, another token's record is made and thrown away: so an unknown token takes the time of a revoked
+    one, and no clock tells whether a token once existed.
+
+    Raises:
+        UnreadableRecord: it cannot be understood.
+    """
+    for row in found:
+        if row[0] in digests:
+            return record(row)
+    try:
+        for row in found[:1]:
+            record(row)
+    except UnreadableRecord:
+        pass
+    return None
 
 
 def _named(id: object) -> str:
@@ -509,3 +554,56 @@ def read_properties(rows: Sequence[Row]) -> Properties:
         return Properties(profile, tuple(fingerprints.split()), bool(read_only), schema, version)
     except (AttributeError, TypeError, ValueError):
         raise UnreadableRecord("the properties of the store cannot be understood") from None
+
+
+# Reading stores.
+
+
+class Reads(ABC):
+    """What the SQL stores read, each on connections of its own."""
+
+    @abstractmethod
+    def _read(self, sql: str, *parameters: str | int | bytes) -> list[Row]:
+        """All rows of one SELECT; none where a parameter is nothing that could be stored."""
+
+    def workspace(self, id: str) -> Workspace | None:
+        """See :meth:`~doorkey.storage.protocol.Store.workspace`."""
+        return next(iter(read_workspaces(self._read(WORKSPACE, id))), None)
+
+    def workspaces(self, *, after: str | None = None, limit: int = 100) -> Sequence[Workspace]:
+        """See :meth:`~doorkey.storage.protocol.Store.workspaces`."""
+        return read_workspaces(self._read(WORKSPACES, after or "", page(limit)))
+
+    def key(self, id: str) -> Key | None:
+        """See :meth:`~doorkey.storage.protocol.Store.key`."""
+        return next(iter(read_keys(self._read(KEY, id))), None)
+
+    def keys(
+        self, workspace: str, *, mode: Mode | None = None, after: str | None = None, limit: int = 100
+    ) -> Sequence[Key]:
+        """See :meth:`~doorkey.storage.protocol.Store.keys`."""
+        modes = (Mode.TEST, Mode.LIVE) if mode is None else (mode, mode)
+        return read_keys(self._read(KEYS, workspace, *(mode.value for mode in modes), after or "", page(limit)))
+
+    def events(self, workspace: str, *, after: int | None = None, limit: int = 100) -> Sequence[Event]:
+        """See :meth:`~doorkey.storage.protocol.Store.events`."""
+        return read_events(self._read(EVENTS, workspace, after or 0, page(limit)))
+
+    def properties(self) -> Properties:
+        """See :meth:`~doorkey.storage.protocol.Store.properties`."""
+        return read_properties(self._read(PROPERTIES))
+
+    def _unreadable(self) -> Iterator[Finding]:
+        """Each token whose record cannot be understood, so that its key is denied."""
+        last = b""
+        while found := self._read(FIND_FOLLOWING, last, 1000):
+            last = found[-1][0]
+            for row in found:
+                try:
+                    record(row)
+                except UnreadableRecord as error:
+                    yield Finding(
+                        "error",
+                        f"{error} (key {_named(row[5])})",
+                        "`doorkey keys restrict` writes permissions and networks anew; if it cannot, restore a backup",
+                    )

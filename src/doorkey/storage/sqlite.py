@@ -25,23 +25,21 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakSet
 
 from ..core.errors import Conflict, ReadOnlyStore, StoreError, StoreUnavailable, UnreadableRecord, UnusableStore
-from ..core.model import Mode, Record, Use
+from ..core.model import Record, Use
 from . import rows
-from .protocol import SCHEMA, Batch, Event, Key, Properties, Workspace
+from .protocol import SCHEMA, Batch, Finding, Properties, Severity
 
 APPLICATION_ID = 0x646F6F72
 """What makes an SQLite file ours: "door" (https://www.sqlite.org/fileformat2.html §1.3.15)."""
 
 FIND_TIMEOUT = 0.02
 """Seconds that a find waits for a lock. In WAL mode it has to only while SQLite recovers from a crash."""
-
-Severity = Literal["error", "warning"]
 
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 
@@ -155,23 +153,7 @@ _SCHEMA = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """
-    Something about a store that its operator should know.
-
-    Attributes:
-        severity: "error" for what makes the store unsafe or unsound, "warning" for what may be meant so.
-        what: what was found, and where.
-        remedy: what to do.
-    """
-
-    severity: Severity
-    what: str
-    remedy: str
-
-
-class SQLiteStore:
+class SQLiteStore(rows.Reads):
     """
     Opens the store in an SQLite file.
 
@@ -240,38 +222,8 @@ class SQLiteStore:
                 raise TypeError(f"a digest is bytes, not {type(digest).__name__}")
         if not digests:
             return None
-        sql = rows.FIND_ONE if len(digests) == 1 else rows.find_one_of(len(digests))
-        found = (self._own.finder or self._finder()).fetch(sql, digests)
-        return rows.record(found[0]) if found else None
-
-    def workspace(self, id: str) -> Workspace | None:
-        """See :meth:`~doorkey.storage.protocol.Store.workspace`."""
-        return next(iter(rows.read_workspaces(self._read(rows.WORKSPACE, id))), None)
-
-    def workspaces(self, *, after: str | None = None, limit: int = 100) -> Sequence[Workspace]:
-        """See :meth:`~doorkey.storage.protocol.Store.workspaces`."""
-        return rows.read_workspaces(self._read(rows.WORKSPACES, after or "", rows.page(limit)))
-
-    def key(self, id: str) -> Key | None:
-        """See :meth:`~doorkey.storage.protocol.Store.key`."""
-        return next(iter(rows.read_keys(self._read(rows.KEY, id))), None)
-
-    def keys(
-        self, workspace: str, *, mode: Mode | None = None, after: str | None = None, limit: int = 100
-    ) -> Sequence[Key]:
-        """See :meth:`~doorkey.storage.protocol.Store.keys`."""
-        modes = (Mode.TEST, Mode.LIVE) if mode is None else (mode, mode)
-        return rows.read_keys(
-            self._read(rows.KEYS, workspace, *(mode.value for mode in modes), after or "", rows.page(limit))
-        )
-
-    def events(self, workspace: str, *, after: int | None = None, limit: int = 100) -> Sequence[Event]:
-        """See :meth:`~doorkey.storage.protocol.Store.events`."""
-        return rows.read_events(self._read(rows.EVENTS, workspace, after or 0, rows.page(limit)))
-
-    def properties(self) -> Properties:
-        """See :meth:`~doorkey.storage.protocol.Store.properties`."""
-        return rows.read_properties(self._read(rows.PROPERTIES))
+        found = (self._own.finder or self._finder()).fetch(rows.find_nearest_to(len(digests)), digests)
+        return rows.own_record(found, digests)
 
     def commit(self, batch: Batch) -> None:
         """See :meth:`~doorkey.storage.protocol.Store.commit`."""
@@ -370,14 +322,7 @@ class SQLiteStore:
             yield Finding(
                 "error", f"{self.path} was altered: it has other tables, indexes, views or triggers", "restore a backup"
             )
-        last = b""
-        while page := self._read(rows.FIND_FOLLOWING, last, 1000):
-            last = page[-1][0]
-            for row in page:
-                try:
-                    rows.record(row)
-                except UnreadableRecord as error:
-                    yield Finding("error", str(error), "restrict its key anew, or revoke it")
+        yield from self._unreadable()
 
 
 class _Own(threading.local):

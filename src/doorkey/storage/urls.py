@@ -78,6 +78,16 @@ def secret_file(url: str) -> Path | None:
     return Path(f"{_path(url, rest)}.secret") if scheme.lower() == "sqlite" else None
 
 
+def place(url: str) -> str:
+    """
+    *url* as it may be shown: where it could hold a password, only its scheme.
+
+    >>> place("postgresql://ann:secret@db.example/keys")
+    'postgresql:...'
+    """
+    return f"{url.partition(':')[0]}:..." if "@" in url or "?" in url else url
+
+
 def _store(url: str, properties: Properties | None) -> Store:
     """The store at *url*; a new one, if there are properties."""
     scheme, colon, rest = url.partition(":")
@@ -96,28 +106,28 @@ def _store(url: str, properties: Properties | None) -> Store:
 
             return PostgresStore(url) if properties is None else PostgresStore.create(url, properties)
         case _:
-            raise InvalidURL(f"{_shown(url)} names no store: {_FORMS}")
+            raise InvalidURL(f"{_quoted(url)} names no store: {_FORMS}")
 
 
 def _path(url: str, rest: str) -> str:
     """The path that a URL of the form ``sqlite:///path`` names."""
     authority, _, path = rest.removeprefix("//").partition("/")
     if not rest.startswith("//") or authority or not path:
-        raise InvalidURL(f"{_shown(url)} names no file: {_FORMS}")
+        raise InvalidURL(f"{_quoted(url)} names no file: {_FORMS}")
     if wrong := _EXCLUDED.search(path):
         raise InvalidURL(
-            f"{_shown(url)} has {wrong[0]!a} in its path, and no options are known: percent-escape what belongs to the "
-            "path (%25 is a per cent sign), leave out the rest"
+            f"{_quoted(url)} has {wrong[0]!a} in its path, and no options are known: percent-escape what belongs to "
+            "the path (%25 is a per cent sign), leave out the rest"
         )
     try:
         decoded = unquote(path, errors="strict")
     except UnicodeDecodeError:
-        raise InvalidURL(f"{_shown(url)} does not stand for UTF-8 once its percent-escapes are decoded") from None
+        raise InvalidURL(f"{_quoted(url)} does not stand for UTF-8 once its percent-escapes are decoded") from None
     if "\0" in decoded:
-        raise InvalidURL(f"{_shown(url)} has %00 in its path, which no file name holds")
+        raise InvalidURL(f"{_quoted(url)} has %00 in its path, which no file name holds")
     return decoded
 
 
-def _shown(url: str) -> str:
-    """*url* as errors show it: where it may have user information or options, only its scheme."""
-    return ascii(f"{url.partition(':')[0]}:..." if "@" in url or "?" in url else url)
+def _quoted(url: str) -> str:
+    """*url* as errors show it."""
+    return ascii(place(url))
