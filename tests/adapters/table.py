@@ -309,7 +309,8 @@ def check(row: Row, answer: Answer, entered: Sequence[Principal | None], house: 
 def _check_challenges(row: Row, challenges: Sequence[str]) -> None:
     error = "" if row.code == "api_key_missing" else ', error="invalid_token"'
     both = ['Basic realm="API", charset="UTF-8"', f'Bearer realm="API"{error}']
-    assert challenges == ([] if row.status != 401 else both[1:] if row.script else both)
+    wanted = [] if row.status != 401 else both[1:] if row.script else both
+    assert challenges == ([", ".join(wanted)] if row.websocket and wanted else wanted)
 
 
 def _check_body(row: Row, body: dict[str, object], request_id: str, problem: bool) -> None:

@@ -15,8 +15,16 @@ from hypothesis import strategies as st
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.wrappers import Request
 
-from doorkey import FALU, PER_ROUTE, Doorkey, DoorkeyError, Policy, Principal, Rule, TrustedProxies
-from doorkey.adapters.wsgi import PRINCIPAL, Application, DoorkeyMiddleware, Environ, route_path
+from doorkey import FALU, PER_ROUTE, Doorkey, DoorkeyError, Policy, Principal, Requirement, Rule, TrustedProxies
+from doorkey.adapters.wsgi import (
+    PRINCIPAL,
+    Application,
+    DoorkeyMiddleware,
+    Environ,
+    current_principal,
+    route_path,
+)
+from doorkey.core.declarations import REQUIREMENT
 from doorkey.testing import basic, bearer, door, issue
 
 if TYPE_CHECKING:
@@ -205,7 +213,7 @@ def test_what_the_application_raises(house: Doorkey, error: BaseException) -> No
 
 
 def test_the_environ_is_the_servers(house: Doorkey, ask: Any) -> None:
-    """The application gets the server's environ with the principal in it, and nothing else is changed (E3)."""
+    """The application gets the server's environ with principal and requirement, and nothing else is changed (E3)."""
     app = App()
     middleware = DoorkeyMiddleware(app, house.verifier, policy=POLICY)
     token = issue(house)
@@ -216,9 +224,16 @@ def test_the_environ_is_the_servers(house: Doorkey, ask: Any) -> None:
     assert app.environs[0] is made
     principal = made[PRINCIPAL]
     assert isinstance(principal, Principal) and principal.token_id == token.id
-    assert made == {**before, PRINCIPAL: principal}
+    assert made == {**before, PRINCIPAL: principal, REQUIREMENT: Requirement("messages:read")}
     ask(middleware, environ("/healthz"))
     assert app.principals == [principal, None]
+    assert [current_principal(environ) for environ in app.environs] == app.principals
+
+
+def test_a_principal_is_told_of_a_judged_request_alone() -> None:
+    """Where nothing has judged a request, asking whom it speaks for is a mistake, and no answer."""
+    with pytest.raises(DoorkeyError, match="in front"):
+        current_principal(environ() | {PRINCIPAL: None})
 
 
 def test_a_refused_head_has_no_body(house: Doorkey, ask: Any) -> None:

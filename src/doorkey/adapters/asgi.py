@@ -89,7 +89,6 @@ class Gate:
         if scope["type"] == "http":
             await _respond("http.response", self.refusal(scope, refused), send, scope["method"] == "HEAD")
             return
-        await receive()  # websocket.connect
         if "websocket.http.response" in (scope.get("extensions") or {}):
             await _respond("websocket.http.response", self.refusal(scope, refused), send)
         else:
@@ -245,5 +244,14 @@ def authorization(scope: Scope) -> bytes | list[bytes]:
 
 
 async def _respond(kind: str, refusal: Refusal, send: Send, bodiless: bool = False) -> None:
-    await send({"type": f"{kind}.start", "status": refusal.status, "headers": refusal.raw_headers})
+    headers = refusal.raw_headers if kind == "http.response" else _joined(refusal.raw_headers)
+    await send({"type": f"{kind}.start", "status": refusal.status, "headers": headers})
     await send({"type": f"{kind}.body", "body": b"" if bodiless else refusal.body})
+
+
+def _joined(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Fields of one name in one line (RFC 9110 §5.3): granian 2.8 dies of two in the response to a handshake."""
+    lines: dict[bytes, bytes] = {}
+    for name, value in fields:
+        lines[name] = lines[name] + b", " + value if name in lines else value
+    return list(lines.items())

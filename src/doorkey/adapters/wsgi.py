@@ -1,8 +1,9 @@
 """
 WSGI middleware, for any WSGI application and server (PEP 3333).
 
-What is granted reaches the application as ``environ["doorkey.principal"]``; ``None`` stands there on open paths.
-Clients reach only ``HTTP_*`` variables, so nothing that they send can set it; ``REMOTE_USER`` is neither read nor set.
+What is granted reaches the application as ``environ["doorkey.principal"]``; ``None`` stands there on open paths. What
+was required stands beside it. Clients reach only ``HTTP_*`` variables, so nothing that they send can set either;
+``REMOTE_USER`` is neither read nor set.
 
 WSGI servers join repeated fields with commas and write ``-`` and ``_`` in a field's name alike. A second
 ``Authorization`` is refused by its comma; which of the two spellings a proxy's field had cannot be told, so let the
@@ -15,8 +16,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..core.clients import TrustedProxies
+from ..core.declarations import REQUIREMENT
 from ..core.errors import ConfigurationError
-from ..core.model import Decision, Denied, Granted, Reason, Requirement, Unavailable
+from ..core.model import Decision, Denied, Granted, Principal, Reason, Requirement, Unavailable
 from ..core.policy import WEBSOCKET, Policy
 from ..core.refusals import Refusal, Refusals, new_request_id, sent_by_script
 from ..core.verify import AsyncVerifier, Verifier
@@ -60,6 +62,26 @@ class Gate:
             requires=requirement,
         )
 
+    def admit(self, environ: Environ, requirement: Requirement | None) -> Refusal | None:
+        """
+        Judge a request and write down in *environ* whose it is and what was required, or return the response to it.
+
+        Args:
+            requirement: ``None`` for an open operation.
+        """
+        path = environ.get("PATH_INFO")
+        if path and path[0] != "/":
+            return self.refusal(environ, Denied(Reason.TARGET))
+        principal = None
+        if requirement is not None:
+            decision = self.judge(environ, requirement)
+            if not isinstance(decision, Granted):
+                return self.refusal(environ, decision)
+            principal = decision.principal
+        environ[PRINCIPAL] = principal
+        environ[REQUIREMENT] = requirement
+        return None
+
     def refusal(self, environ: Environ, refused: Denied | Unavailable) -> Refusal:
         """The response to a request that is turned away."""
         script = sent_by_script(environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_MODE"))
@@ -97,20 +119,32 @@ class DoorkeyMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Judge one request."""
-        path = route_path(environ)
-        if path and path[0] != "/":
-            decision: Decision | None = Denied(Reason.TARGET)
-        else:
-            method = environ["REQUEST_METHOD"]
-            # The policy's word for a websocket's handshake is a method that any client may write: no rule has it.
-            requirement = self.policy.requirement(method if method != WEBSOCKET else "", path)
-            decision = None if requirement is None else self.gate.judge(environ, requirement)
-        if decision is None or isinstance(decision, Granted):
-            environ[PRINCIPAL] = None if decision is None else decision.principal
-            return self.app(environ, start_response)
-        refusal = self.gate.refusal(environ, decision)
-        start_response(_STATUS[refusal.status], refusal.headers)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [refusal.body]
+        method = environ["REQUEST_METHOD"]
+        # The policy's word for a websocket's handshake is a method that any client may write: no rule has it.
+        requirement = self.policy.requirement(method if method != WEBSOCKET else "", route_path(environ))
+        refusal = self.gate.admit(environ, requirement)
+        return self.app(environ, start_response) if refusal is None else answered(refusal, environ, start_response)
+
+
+def answered(refusal: Refusal, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer with *refusal* in the application's place."""
+    start_response(_STATUS[refusal.status], refusal.headers)
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [refusal.body]
+
+
+def current_principal(environ: Environ) -> Principal | None:
+    """
+    Who a request speaks for; ``None`` for an open operation.
+
+    Raises:
+        ConfigurationError: nothing has judged it.
+    """
+    if REQUIREMENT not in environ:
+        raise ConfigurationError(
+            "no middleware of doorkey has judged this request: put one in front of the application"
+        )
+    principal: Principal | None = environ[PRINCIPAL]
+    return principal
 
 
 def client_address(environ: Environ, proxies: TrustedProxies | None) -> str | None:
