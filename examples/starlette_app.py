@@ -1,5 +1,5 @@
 """
-An ASGI application, Starlette here, behind doorkey.
+A Starlette application behind doorkey: each endpoint says what it requires.
 
     doorkey init && doorkey workspace provision Acme     # tells the ids of its two test keys
     python examples/starlette_app.py
@@ -11,29 +11,30 @@ import os
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 import doorkey
-from doorkey import Policy, Rule
-from doorkey.adapters.asgi import DoorkeyMiddleware
+from doorkey.adapters.starlette import DoorkeyMiddleware, current_principal, requires
 
 
+@requires("messages:read")
 async def index(request: Request) -> JSONResponse:
-    principal = request.state.principal
+    principal = current_principal(request)
+    assert principal is not None  # which only an open endpoint lacks
     return JSONResponse({"workspace": principal.workspace, "livemode": principal.livemode})
 
 
+@requires(doorkey.OPEN)
 async def healthz(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
 door = doorkey.open(os.environ.get("DOORKEY_STORE", "sqlite:///doorkey.db"))
-policy = Policy([Rule("GET", "/", "messages:read"), Rule.open("GET", "/healthz")])
-service = Starlette(routes=[Route("/", index), Route("/healthz", healthz)])
-app = DoorkeyMiddleware(service, door.async_verifier, policy=policy)
+protection = Middleware(DoorkeyMiddleware, verifier=door.async_verifier, policy=doorkey.PER_ROUTE)
+app = Starlette(routes=[Route("/", index), Route("/healthz", healthz)], middleware=[protection])
 
 if __name__ == "__main__":
-    # Without proxy_headers=False, uvicorn lets any neighbour on this machine say where a client is.
-    uvicorn.run(app, port=int(os.environ.get("PORT", "8000")), proxy_headers=False)
+    uvicorn.run(app, port=int(os.environ.get("PORT", "8000")), proxy_headers=False)  # or any neighbour is the client

@@ -84,7 +84,7 @@ class Gate:
         del fields  # A traceback may show the locals of this frame.
         return self._refusals.refusal(refused, script=script)
 
-    async def refuse(self, scope: Scope, refused: Denied | Unavailable, receive: Receive, send: Send) -> None:
+    async def refuse(self, scope: Scope, refused: Denied | Unavailable, send: Send) -> None:
         """Answer in the application's place; a websocket before it is accepted: with a bare 403 if need be."""
         if scope["type"] == "http":
             await _respond("http.response", self.refusal(scope, refused), send, scope["method"] == "HEAD")
@@ -145,7 +145,7 @@ class DoorkeyMiddleware:
         elif isinstance(decision, Granted):
             await self._watched(_introduced(scope, decision, requirement), receive, send)
         else:
-            await self.gate.refuse(scope, decision, receive, send)
+            await self.gate.refuse(scope, decision, send)
 
     def _requirement(self, scope: Scope) -> Requirement | None:
         if not isinstance(self.policy, Policy):

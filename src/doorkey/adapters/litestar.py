@@ -212,7 +212,7 @@ class _Unrouted(Response[Any]):
             if decision is None or isinstance(decision, Granted):
                 await self._response.to_asgi_response(*given, **named)(scope, receive, send)
             else:
-                await self._gate.refuse(scope, decision, receive, send)
+                await self._gate.refuse(scope, decision, send)
 
         return judged
 
