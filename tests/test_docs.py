@@ -62,7 +62,7 @@ def test_the_readme_session_works(elsewhere: Path) -> None:
 @pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
 def test_python_in_the_docs_runs(page: Path, elsewhere: Path) -> None:
     """The Python blocks of each page run, one after the other."""
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": "a_page"}
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), names)
 
@@ -72,6 +72,14 @@ def test_the_decision_table_is_that_of_the_code() -> None:
     rows = [f"| {answer.status} | `{answer.code}` | {answer.message} |" for answer in TABLE.values()]
     table = "\n".join(["| status | code | message |", "|---|---|---|", *rows])
     assert table in (ROOT / "docs/errors.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_each_example_is_shown(path: Path) -> None:
+    """A page shows each example, word for word as it runs."""
+    marker = f"<!-- examples/{path.name} -->\n```python\n"
+    shown = [text.partition(marker)[2].partition("```\n")[0] for page in PAGES if marker in (text := page.read_text())]
+    assert shown == [path.read_text("utf-8")]
 
 
 def test_the_words_about_tokens_are_true() -> None:

@@ -47,8 +47,8 @@ FENCED: Mapping[str, tuple[str, ...]] = {
     "doorkey.demo": ("doorkey.cli", "doorkey.demo"),
 }
 
-# The packages of others, by the module or layer that may import them. An adapter may import the one that its name, or the
-# first word of it, tells.
+# The packages of others, by the module or layer that may import them. An adapter may import the one that its name, or
+# the first word of it, tells.
 FOREIGN: Mapping[str, tuple[str, ...]] = {
     "doorkey.management.secrets": ("cryptography",),
     "doorkey.storage.postgres": ("psycopg",),

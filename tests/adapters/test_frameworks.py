@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.adapters import frameworks
+from tests.adapters import frameworks, matrix
 from tests.adapters.frameworks import Case, Outcome
 from tests.adapters.table import ROWS, House
 
@@ -31,3 +32,9 @@ def test_a_framework_answers_as_the_table_says(case: Case, applications: framewo
         assert outcome.differs == case.differs
     else:
         assert outcome == Outcome()
+
+
+def test_the_page_tells_what_is_named() -> None:
+    """The matrix of the documentation counts the rows and names the differences that the test above holds to."""
+    named = matrix.table((case, Outcome(differs=case.differs)) for case in frameworks.cases(ROWS))
+    assert named in (Path(__file__).parents[2] / "docs/frameworks.md").read_text("utf-8")

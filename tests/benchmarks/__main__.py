@@ -16,6 +16,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,10 +39,18 @@ QUICK = Amount(rounds=20, sizes=(1_000, 20_000), starts=3, keys=2_000, bursts=3,
 NORMAL = Amount(rounds=400, sizes=(1_000, 100_000), starts=20, keys=50_000, bursts=15, seconds=0.5)
 FULL = NORMAL._replace(sizes=(1_000, 100_000, 1_000_000))
 
+
+def adapters_rows(rounds: int) -> Iterator[Row]:
+    """What the adapter of each framework adds."""
+    for path in sorted(Path(__file__).with_name("adapters").glob("[a-z]*.py")):
+        yield from import_module(f"tests.benchmarks.adapters.{path.stem}").rows(rounds)
+
+
 PARTS: Mapping[str, Callable[[Amount], Iterator[Row]]] = {
     "verdicts": lambda amount: verdicts.rows(amount.rounds),
     "networks": lambda amount: blocks.rows(amount.rounds),
     "web": lambda amount: web.rows(amount.rounds),
+    "adapters": lambda amount: adapters_rows(amount.rounds // 4),
     "sqlite": lambda amount: files.rows(amount.rounds // 4, amount.sizes),
     "stores": lambda amount: stores.rows(amount.rounds // 4, amount.sizes),
     "footprint": lambda amount: footprint.rows(amount.starts, amount.keys),
