@@ -79,7 +79,7 @@ def house() -> Doorkey:
 
 
 def app_of(house: Doorkey, handlers: list[Any] | None = None, **fields: Any) -> Litestar:
-    fields = {"openapi_config": None, **fields}
+    fields = {"openapi_config": None, "logging_config": None, **fields}
     return Litestar(HANDLERS if handlers is None else handlers, plugins=[DoorkeyPlugin(house.async_verifier)], **fields)
 
 
@@ -195,7 +195,7 @@ def test_other_guards_go_on(house: Doorkey) -> None:
 
 def test_without_the_plugin_a_guarded_handler_is_closed(house: Doorkey) -> None:
     """A handler that declares something does not run where nothing judges, and says what is missing."""
-    app = Litestar(HANDLERS, openapi_config=None, debug=True)
+    app = Litestar(HANDLERS, openapi_config=None, logging_config=None, debug=True)
     for path in ("/messages", "/healthz"):
         answer = ask(app, "GET", path, issue(house))
         assert answer.status_code == 500
@@ -209,7 +209,7 @@ def test_without_the_plugin_a_guarded_handler_is_closed(house: Doorkey) -> None:
             current_principal(request)
         return "asked"
 
-    assert ask(Litestar([asking]), "GET", "/").text == "asked"
+    assert ask(Litestar([asking], openapi_config=None, logging_config=None), "GET", "/").text == "asked"
 
 
 def test_mounted_applications(house: Doorkey) -> None:
@@ -250,7 +250,7 @@ def test_websockets(house: Doorkey) -> None:
         entered.append("closed")
 
     plugin = DoorkeyPlugin(house.async_verifier, recheck=0.05)
-    app = Litestar([feed, closed], plugins=[plugin], openapi_config=None)
+    app = Litestar([feed, closed], plugins=[plugin], openapi_config=None, logging_config=None)
     token = issue(house, permissions=["messages:read"])
     sent: list[dict[str, Any]] = []
 

@@ -339,8 +339,8 @@ def test_a_fault_opens_no_websocket_and_leaves_none_open(error: type[BaseExcepti
     clean = House(Trap())
     over_websocket(clean, rounds=1)
     first = clean.trap.calls.index("hook") + 1
-    entry = first + len(("format", "digester", "policy", "proxies"))
-    assert clean.trap.calls[first:entry] == ["format", "digester", "policy", "proxies"]
+    entry = first + len(("format", "digester", "proxies"))
+    assert clean.trap.calls[first:entry] == ["format", "digester", "proxies"]
     for at in range(1, entry + len(("lookup", "clock", "networks", "permissions", "hook")) + 1):
         house = House(Trap(at, error))
         try:

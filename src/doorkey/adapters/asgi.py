@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 from ..core.clients import TrustedProxies
@@ -121,7 +122,7 @@ class DoorkeyMiddleware:
     ) -> None:
         if not recheck > 0:  # which nan is not, either
             raise ConfigurationError(f"recheck is a number of seconds above 0, not {recheck}")
-        if not isinstance(policy, Policy) and not callable(policy):
+        if not (hasattr(policy, "requirement") or callable(policy)):
             raise ConfigurationError(
                 f"policy is a Policy; per route, it takes the adapter of a framework, not {policy!r}"
             )
@@ -129,6 +130,9 @@ class DoorkeyMiddleware:
         self.gate: Gate = Gate(verifier, trusted_proxies, request_id)
         self.policy = policy
         self.recheck = recheck
+        self._requirement: Callable[[Scope], Requirement | None] = (
+            policy if callable(policy) else partial(_by_policy, policy)
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge one connection."""
@@ -146,15 +150,6 @@ class DoorkeyMiddleware:
             await self._watched(_introduced(scope, decision, requirement), receive, send)
         else:
             await self.gate.refuse(scope, decision, send)
-
-    def _requirement(self, scope: Scope) -> Requirement | None:
-        if not isinstance(self.policy, Policy):
-            return self.policy(scope)
-        if scope["type"] == "websocket":
-            return self.policy.requirement(WEBSOCKET, route_path(scope))
-        method = scope["method"]
-        # The policy's word for a handshake is a method that any client may write (RFC 9110 §9.1): no rule has it.
-        return self.policy.requirement(method if method != WEBSOCKET else "", route_path(scope))
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application on a websocket that is judged again at an interval, and closed once its key fails."""
@@ -205,6 +200,14 @@ class DoorkeyMiddleware:
                 return POLICY_VIOLATION
             if isinstance(decision, Unavailable):
                 return TRY_AGAIN_LATER
+
+
+def _by_policy(policy: Policy, scope: Scope) -> Requirement | None:
+    if scope["type"] == "websocket":
+        return policy.requirement(WEBSOCKET, route_path(scope))
+    method = scope["method"]
+    # The policy's word for a handshake is a method that any client may write (RFC 9110 §9.1): no rule has it.
+    return policy.requirement(method if method != WEBSOCKET else "", route_path(scope))
 
 
 def current_principal(scope: Scope) -> Principal | None:

@@ -109,7 +109,7 @@ class DoorkeyMiddleware:
         trusted_proxies: TrustedProxies | None = None,
         request_id: Callable[[], str] = new_request_id,
     ) -> None:
-        if not isinstance(policy, Policy):
+        if not hasattr(policy, "requirement"):
             raise ConfigurationError(
                 f"policy is a Policy; per route, it takes the adapter of a framework, not {policy!r}"
             )

@@ -51,8 +51,9 @@ def build(setup: Setup) -> Any:
             [handler(setup, rule) for rule in setup.policy.rules],
             plugins=[DoorkeyPlugin(setup.async_verifier, trusted_proxies=setup.proxies)],
             openapi_config=None,
+            logging_config=None,
         )
-    app = Litestar([everything(setup)], openapi_config=None)
+    app = Litestar([everything(setup)], openapi_config=None, logging_config=None)
     return DoorkeyMiddleware(app, setup.async_verifier, policy=setup.policy, trusted_proxies=setup.proxies)
 
 

@@ -44,4 +44,4 @@ def application(guards: list[Guard] | None = None, plugins: list[DoorkeyPlugin] 
     async def messages() -> str:
         return "hello"
 
-    return Litestar([messages], plugins=plugins, openapi_config=None)
+    return Litestar([messages], plugins=plugins, openapi_config=None, logging_config=None)
