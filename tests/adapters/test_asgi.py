@@ -37,8 +37,8 @@ from doorkey import (
     Rule,
     TrustedProxies,
 )
-from doorkey.adapters.asgi import Application, DoorkeyMiddleware, Message, Scope, route_path
-from doorkey.core.declarations import REQUIREMENT
+from doorkey.adapters.asgi import Application, DoorkeyMiddleware, Message, Scope, current_principal, route_path
+from doorkey.core.declarations import REQUIREMENT, ensure_judged
 from doorkey.core.errors import StoreUnavailable
 from doorkey.core.model import Record
 from doorkey.storage.aio import Inline, Threaded
@@ -212,6 +212,30 @@ def test_the_path_is_the_routers_own(root: str | None, path: str) -> None:
     scope = {"path": path, "root_path": root} if root is not None else {"path": path}
     assert route_path(scope) == get_route_path(scope)
     assert route_path({"path": path, "root_path": root}) == route_path(scope)
+
+
+def test_a_router_with_a_path_of_its_own(house: Doorkey, ask: Any) -> None:
+    """The adapter of a framework says which path its router sees, and that one is judged."""
+    app = App()
+    middleware = DoorkeyMiddleware(
+        app, house.async_verifier, policy=POLICY, path=lambda scope: scope["path"].removeprefix("/x")
+    )
+    assert ask(middleware, http("/x/healthz")).status == 200
+    assert ask(middleware, websocket("/x/pulse")).status == 101
+    assert ask(middleware, http("/y/healthz")).status == 401
+
+
+@pytest.mark.parametrize("kind", [http, websocket])
+def test_what_a_policy_leaves_to_others(house: Doorkey, ask: Any, kind: Callable[..., Scope]) -> None:
+    """Outside, nobody is judged: there is no principal, and what an endpoint declares was not asked."""
+    app = App()
+    middleware = DoorkeyMiddleware(app, house.async_verifier, policy=Policy(within="/api"))
+    ask(middleware, kind("/page"))
+    (scope,) = app.scopes
+    assert (scope[REQUIREMENT], current_principal(scope)) == (PER_ROUTE, None)
+    for requirement in (None, READ):
+        with pytest.raises(DoorkeyError):
+            ensure_judged(scope, requirement)
 
 
 # Requests

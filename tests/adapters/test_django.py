@@ -117,6 +117,22 @@ class Child(Parent):
     pass
 
 
+@requires_each(get="messages:read", delete="messages:write")
+class Overriding(View):
+    get = method
+    delete = method
+
+    def dispatch(self, request: HttpRequest, *arguments: object, **named: object) -> Any:
+        request.method = request.headers.get("X-Method", request.method)
+        return super().dispatch(request, *arguments, **named)
+
+
+class Grandchild(Child):
+    @requires("messages:edit")
+    def put(self, request: HttpRequest) -> HttpResponse:
+        return super().put(request)
+
+
 def logged(view: Callable[..., Any]) -> Callable[..., Any]:
     """A decorator of somebody's."""
 
@@ -149,6 +165,8 @@ URLS: Any = URLconf(
         path("odd", Odd.as_view()),
         path("optional", Optional.as_view()),
         path("child", Child.as_view()),
+        path("grandchild", Grandchild.as_view()),
+        path("overriding", Overriding.as_view()),
         path("undeclared", view),
         path("undeclared-later", view_later),
         path("template", TemplateView.as_view(template_name="none.html")),
@@ -258,6 +276,16 @@ def test_a_view_that_declares_nothing_is_closed_to_everybody(
     assert said[0].startswith("nobody may GET ")
 
 
+def test_the_log_keeps_nothing_that_clients_make_up(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Methods that nobody knows are one to it, whatever their names."""
+    ask = site()
+    for number in range(5):
+        assert ask("/undeclared", None, f"BREW{number}").status == 401
+    said = [record.getMessage() for record in caplog.records if record.name == "doorkey"]
+    assert len(said) == 1
+    assert said[0].startswith("nobody may * ")
+
+
 def test_each_method_of_a_class_has_its_own_requirement(site: Site, house: Doorkey) -> None:
     """One that declares nothing is closed; one that there is not is Django's to answer, for who may do all."""
     ask = site()
@@ -286,6 +314,15 @@ def test_inherited_methods_are_declared_by_name(site: Site, house: Doorkey) -> N
     assert ask("/child", writer, "PUT").status == 200
     assert code(ask("/child", reader, "PUT")) == "insufficient_permissions"
     assert code(ask("/child", writer, "PATCH")) == "insufficient_permissions"
+    assert ask("/grandchild", issue(house, permissions=["messages:edit"]), "PUT").status == 200
+    assert code(ask("/grandchild", writer, "PUT")) == "insufficient_permissions"
+
+
+def test_a_class_that_changes_the_method_enters_nothing_else(site: Site, house: Doorkey) -> None:
+    """What it then reaches was judged by what another of its methods requires."""
+    ask, reader = site(), issue(house, permissions=["messages:read"])
+    assert ask("/overriding", reader).status == 200
+    assert ask("/overriding", reader, headers=(("X-Method", "DELETE"),)).status == 500
 
 
 def test_modes_types_and_open_views(site: Site, house: Doorkey) -> None:

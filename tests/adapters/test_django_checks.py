@@ -9,7 +9,7 @@ import pytest
 from django.core.checks import CheckMessage, Error, run_checks
 from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
-from django.urls import path
+from django.urls import include, path, re_path
 from django.views import View
 
 from doorkey import OPEN, Policy, TrustedProxies, testing
@@ -131,6 +131,18 @@ def test_views_that_refuse_everybody_are_named() -> None:
     assert message.msg.startswith("the view of /messages declares what it requires, but lies outside")
     assert ids({"door": DOOR, "policy": Policy()}, DECLARED) == ["doorkey.E005"]
     assert ids({"door": DOOR, "policy": Policy()}, UNDECLARED) == ["doorkey.E005", "doorkey.E005"]
+
+
+def test_views_within_that_are_reached_from_outside_are_named() -> None:
+    """A regular expression without an anchor is found in the midst of a path that nobody judges."""
+    declared = requires("messages:read")(view)
+    loose = URLconf([re_path("api/messages", declared), re_path("api/", include([path("other", declared)]))])
+    assert ids(urls=loose) == ["doorkey.E007", "doorkey.E007"]
+    assert ids({"door": DOOR, "policy": Policy(within="/api")}, URLconf([re_path("api/messages", view)])) == [
+        "doorkey.E007"
+    ]
+    assert ids({"door": DOOR, "policy": "PER_ROUTE"}, loose) == []
+    assert ids(urls=URLconf([re_path("^api/messages", declared), re_path("", view)])) == []
 
 
 def test_rest_views_outside_judge_themselves() -> None:

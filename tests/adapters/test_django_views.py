@@ -7,10 +7,21 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.urls import get_resolver, include, path, re_path
 from django.views import View
+from django.views.generic import RedirectView
 
 from doorkey import OPEN, Policy, Requirement, Rule
 from doorkey.adapters.django import requires
-from doorkey.adapters.django_views import class_of, declares, handlers, is_outside, operations, required, views
+from doorkey.adapters.django_views import (
+    class_of,
+    declares,
+    handlers,
+    is_outside,
+    operations,
+    required,
+    required_at_work,
+    view_at,
+    views,
+)
 from doorkey.core.declarations import ELSEWHERE
 from tests.adapters import django_project
 from tests.adapters.apps.django import URLconf
@@ -88,6 +99,39 @@ def test_a_viewset_declares_action_by_action() -> None:
     assert [required(made, method) for method in ("GET", "HEAD", "POST")] == [READ, READ, WRITE]
     assert required(viewset({"post": "create"}), "GET") == Requirement.NOBODY  # its dispatch is not Django's
     assert declares(made)
+
+
+def test_what_a_viewset_answers_beside_its_actions_is_no_less_closed() -> None:
+    """REST framework calls a method of that name, if the class has one, whatever the router knows."""
+    more: Any = type("More", (Archive,), {"post": view, "dispatch": View.dispatch})
+    made = viewset({"get": "list"})
+    made.cls = more
+    assert [required(made, method) for method in ("GET", "POST", "PUT")] == [READ, Requirement.NOBODY, ELSEWHERE]
+    urls: Any = URLconf([path("more", made)])
+    assert [str(one) for one in operations(get_resolver(urls), Policy(), required)] == ["GET /more", "POST /more"]
+
+
+def test_options_that_calls_another_method_is_closed() -> None:
+    """As a redirect's does: it would enter what the project has written there."""
+    redirect: Any = type("Redirect", (RedirectView,), {"get": requires(READ)(view)})
+    assert required(redirect.as_view(), "OPTIONS") == Requirement.NOBODY
+
+
+def test_a_view_at_work_declares_as_its_class_does() -> None:
+    """By its actions, too; what is no view has nothing that one could enter."""
+    at_work: Any = Archive()
+    assert required_at_work(at_work, "GET") == Requirement.NOBODY
+    at_work.action_map = {"get": "list"}
+    assert required_at_work(at_work, "GET") == READ
+    assert required_at_work(Messages(), "GET") == READ
+    assert required_at_work(HttpRequest(), "GET") == Requirement.NOBODY
+
+
+def test_the_view_at_a_path() -> None:
+    """None, if there is no such page."""
+    urls = URLconf([path("page", view)])
+    assert view_at("/page", urls) is view
+    assert view_at("/other", urls) is None
 
 
 def test_whether_a_view_declares_anything() -> None:

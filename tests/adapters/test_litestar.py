@@ -7,7 +7,20 @@ from typing import Any
 
 import httpx
 import pytest
-from litestar import Controller, Litestar, MediaType, Request, Response, Router, WebSocket, asgi, get, post, websocket
+from litestar import (
+    Controller,
+    Litestar,
+    MediaType,
+    Request,
+    Response,
+    Router,
+    WebSocket,
+    asgi,
+    get,
+    post,
+    put,
+    websocket,
+)
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
@@ -15,8 +28,8 @@ from litestar.openapi.spec import Components
 from litestar.params import JSONBody
 from litestar.testing import TestClient
 
-from doorkey import FALU, OPEN, Doorkey, KeyType, Mode, Requirement
-from doorkey.adapters.litestar import DoorkeyPlugin, assert_protected, current_principal, requires
+from doorkey import FALU, OPEN, Doorkey, KeyType, Mode, Policy, Requirement, Rule
+from doorkey.adapters.litestar import DoorkeyMiddleware, DoorkeyPlugin, assert_protected, current_principal, requires
 from doorkey.core.errors import ConfigurationError, InvalidPermission, InvalidPolicy
 from doorkey.core.openapi import BASIC, BEARER, error_schema
 from doorkey.testing import basic, door, issue
@@ -190,6 +203,68 @@ def test_other_guards_go_on(house: Doorkey) -> None:
     app = app_of(house, [hidden])
     assert ask(app, "GET", "/hidden").status_code == 401
     assert ask(app, "GET", "/hidden", issue(house)).json()["detail"] == "hidden"
+    assert entered == []
+
+
+def test_a_method_that_is_overridden(house: Doorkey) -> None:
+    """Litestar looks at the method again after all middleware: another handler than was judged stays closed."""
+
+    class Overriding:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            method = dict(scope["headers"]).get(b"x-method", scope["method"].encode())
+            await self.app({**scope, "method": method.decode()}, receive, send)
+
+    @get("/notes", guards=[requires(OPEN)])
+    async def notes() -> str:
+        return "open"
+
+    @post("/notes", guards=[requires("notes:write")])
+    async def declared() -> None:
+        entered.append("declared")
+
+    @put("/notes")
+    async def undeclared() -> None:
+        entered.append("undeclared")
+
+    app = app_of(house, [notes, declared, undeclared], middleware=[Overriding])
+    assert ask(app, "GET", "/notes").text == "open"
+    for method in ("POST", "PUT"):
+        assert ask(app, "GET", "/notes", headers={"X-Method": method}).status_code == 500
+    assert entered == []
+
+
+def test_no_handler_of_errors_runs_for_who_is_refused(house: Doorkey) -> None:
+    """What an application answers where nothing is found is not even made before the verdict."""
+
+    def not_found(request: AnyRequest, error: Exception) -> Response[str]:
+        entered.append("not found")
+        return Response("nothing here", status_code=404, media_type=MediaType.TEXT)
+
+    assert ask(app_of(house, exception_handlers={404: not_found}), "GET", "/nowhere").status_code == 401
+    assert entered == []
+
+
+@pytest.mark.parametrize("path", ["/files/svc/messages", "/svcmessages"])
+def test_a_prefix_at_the_wrong_place(house: Doorkey, path: str) -> None:
+    """Litestar cuts a prefix out of a path wherever it stands, so no rule for the whole path counts."""
+
+    @get("/messages")
+    async def found() -> None:
+        entered.append("found")
+
+    policy = Policy([Rule("GET", "/files/{one}/{two}", "files:read"), Rule("GET", "/messages", "messages:read")])
+    app = DoorkeyMiddleware(Litestar([found], logging_config=None), house.async_verifier, policy=policy)
+    headers = {"Authorization": basic(issue(house, permissions=["files:read"]))}
+
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(app=app, root_path="/svc")
+        async with httpx.AsyncClient(transport=transport, base_url="http://api.example") as client:
+            return await client.get(path, headers=headers)
+
+    assert asyncio.run(asked()).status_code == 403
     assert entered == []
 
 

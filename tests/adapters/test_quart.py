@@ -379,8 +379,21 @@ def test_a_view_that_declares_is_closed_under_a_policy(house: Door) -> None:
     """Never both: what a view says and a policy does not know lets nobody in."""
     app = Quart(__name__, static_folder=None)
     Doorkey(app, house.async_verifier, policy=POLICY)
-    app.get("/messages")(requires("messages:read")(hello))
+    app.get("/messages")(requires("messages:write")(hello))
     assert code(app, "/messages", unrestricted(house)) == "500"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/svc/healthz", 200), ("/svchealthz", 401), ("/x/svc/healthz", 401)])
+def test_a_policy_judges_the_path_that_quart_sees(house: Door, path: str, status: int, wire: Any) -> None:
+    """Where Quart cuts a prefix off, if in the middle of a segment, the policy is asked about what is left."""
+    app = Quart(__name__, static_folder=None)
+    Doorkey(app, house.async_verifier, policy=Policy([Rule.open("GET", "/healthz")]))
+    app.get("/healthz")(hello)
+    scope: asgi.Scope = {
+        **{"type": "http", "method": "GET", "scheme": "http", "http_version": "1.1", "path": path, "root_path": "/svc"},
+        **{"raw_path": path.encode(), "query_string": b"", "headers": [], "client": None, "extensions": {}},
+    }
+    assert wire.over_asgi(app, scope).status == status
 
 
 def test_refused_requests_reach_nothing_of_the_application(app: Quart) -> None:

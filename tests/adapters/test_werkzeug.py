@@ -312,7 +312,7 @@ def test_an_asynchronous_view_is_guarded_alike() -> None:
     assert asyncio.iscoroutinefunction(view)
     assert asyncio.run(view({REQUIREMENT: needed})) == "later"
     with pytest.raises(ConfigurationError):
-        asyncio.run(view({REQUIREMENT: Requirement("messages:read")}))
+        asyncio.run(view({REQUIREMENT: Requirement("messages:write")}))
 
 
 def test_classes_that_list_their_decorators() -> None:
@@ -344,6 +344,16 @@ def test_the_methods_of_a_class(caplog: pytest.LogCaptureFixture) -> None:
     assert [views.required(rule, method) for method in asked] == [
         *(needs["get"], needs["get"], Requirement.NOBODY, Requirement.NOBODY)
     ]
+
+
+def test_head_is_named_where_it_does_not_follow_get() -> None:
+    """A method of a class that is open to HEAD alone is named as such (E4)."""
+    methods = {"get": requires("messages:read")(forgotten), "head": requires(OPEN)(forgotten)}
+    view = SimpleNamespace(view_class=SimpleNamespace(**methods))
+    rules = [Rule("/", endpoint="view", methods=["GET"])]
+    site = SimpleNamespace(url_map=Map(rules), extensions={"doorkey": Views({"view": view}.get)})
+    with pytest.raises(AssertionError, match=r"^HEAD / is open"):
+        assert_protected(site)
 
 
 def test_options_that_a_framework_answers() -> None:

@@ -230,6 +230,14 @@ def test_the_environ_is_the_servers(house: Doorkey, ask: Any) -> None:
     assert [current_principal(environ) for environ in app.environs] == app.principals
 
 
+def test_what_a_policy_leaves_to_others(house: Doorkey, ask: Any) -> None:
+    """Outside, nobody is judged: there is no principal, and a view that declares anything is not let in by that."""
+    app = App()
+    ask(DoorkeyMiddleware(app, house.verifier, policy=Policy(within="/api")), environ("/page"))
+    (given,) = app.environs
+    assert (given[REQUIREMENT], current_principal(given)) == (PER_ROUTE, None)
+
+
 def test_a_principal_is_told_of_a_judged_request_alone() -> None:
     """Where nothing has judged a request, asking whom it speaks for is a mistake, and no answer."""
     with pytest.raises(DoorkeyError, match="in front"):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doorkey import Doorkey
-from doorkey.cli.replay import Replay, replay, required
+from doorkey.cli.replay import Replay, replay
 from doorkey.core.errors import StoreUnavailable, UnreadableRecord
 from doorkey.core.model import Denied, Granted, KeyType, Mode, Reason, Record, Requirement, Unavailable
 from doorkey.core.tokens import Token
@@ -267,21 +267,6 @@ def test_permissions(house: Doorkey) -> None:
     )
     assert undescribed[2].endswith(f"`doorkey keys restrict {key.id} --any-permission`")
     assert said(replayed(house, issued(house), needed, None), "permission") == "passed: the key is unrestricted"
-
-
-@pytest.mark.parametrize(
-    ("requirement", "words"),
-    [
-        (Requirement(), "an unrestricted secret key"),
-        (Requirement(publishable=True), "an unrestricted secret or publishable key"),
-        (Requirement(["a", "b:c"]), "a secret key that may do a and b:c"),
-        (Requirement("a", True, Mode.LIVE), "a secret or publishable key that may do a, of live mode"),
-        (Requirement.ANY_KEY, "any key"),
-    ],
-)
-def test_a_requirement_in_words(requirement: Requirement, words: str) -> None:
-    """What an operation needs can be read."""
-    assert required(requirement) == words
 
 
 class Lookup:

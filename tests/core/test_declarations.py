@@ -109,12 +109,13 @@ def test_nothing_declared_means_nobody(undeclared: object) -> None:
     assert declared(undeclared) is Requirement.NOBODY
 
 
-def test_an_object_that_has_every_attribute() -> None:
-    """What answers to any name has declared nothing."""
+@pytest.mark.parametrize("answer", [None, True, "OPEN", lambda: None])
+def test_an_object_that_has_every_attribute(answer: object) -> None:
+    """What answers to any name, like a dictionary with attributes, has declared nothing: it is not open."""
 
     class Anything:
         def __getattr__(self, name: str) -> Any:
-            return lambda: None
+            return answer
 
     assert declared(Anything()) is Requirement.NOBODY
 

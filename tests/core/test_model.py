@@ -123,6 +123,22 @@ def test_requirements_are_values() -> None:
         requirement.publishable = True  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("requirement", "words"),
+    [
+        (Requirement(), "an unrestricted secret key"),
+        (Requirement(publishable=True), "an unrestricted secret or publishable key"),
+        (Requirement(["a", "b:c"]), "a secret key that may do a and b:c"),
+        (Requirement("a", True, Mode.LIVE), "a secret or publishable key that may do a, of live mode"),
+        (Requirement.ANY_KEY, "any key"),
+        (Requirement.NOBODY, "nobody"),
+    ],
+)
+def test_a_requirement_in_words(requirement: Requirement, words: str) -> None:
+    """What an operation needs can be read."""
+    assert str(requirement) == words
+
+
 # Decisions
 
 

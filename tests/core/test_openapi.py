@@ -48,7 +48,7 @@ def test_refusals_are_as_described(profile: Profile, reason: Reason | None) -> N
     details = {"client_address": "192.0.2.1", "requirement": Requirement("a")}
     refused = Unavailable() if reason is None else Denied(reason, **details)  # type: ignore[arg-type]
     refusal = Refusals(profile).refusal(refused)
-    described = responses(profile)[str(refusal.status)]
+    described = responses(profile, Requirement("a"))[str(refusal.status)]
     assert set(described.get("headers", {})) <= {name for name, _ in refusal.headers}
     assert set(described["content"]) == {media_type(profile)} == {dict(refusal.headers)["Content-Type"]}
     assert described["content"][media_type(profile)]["schema"] == {"$ref": f"#/components/schemas/{ERROR}"}
@@ -60,3 +60,6 @@ def test_it_is_plain_json(profile: Profile) -> None:
     """Whatever writes the document can write all of it."""
     json.dumps([SCHEMES, error_schema(profile), responses(profile)])
     assert set(responses(profile)) == {"401", "403", "503"}
+    assert responses(profile, Requirement("a", True))["403"]["description"].endswith(
+        "which takes a secret or publishable key that may do a."
+    )

@@ -128,6 +128,43 @@ TARGETS = [
 ]
 
 
+LIVE = Requirement("messages:read", mode=Mode.LIVE)
+
+
+@pytest.mark.parametrize(
+    ("required", "otherwise", "laxer"),
+    [
+        (READ, STRICT, False),
+        (READ, Requirement(["messages:read", "charges"]), False),
+        (READ, Requirement("charges"), True),
+        (READ, Requirement.ANY_KEY, True),
+        (READ, Requirement("messages:read", publishable=True), True),
+        (READ, Requirement.NOBODY, False),
+        (STRICT, STRICT, False),
+        (STRICT, READ, True),
+        (LIVE, STRICT, True),
+        (LIVE, Requirement(mode=Mode.TEST), True),
+        (LIVE, Requirement(mode=Mode.LIVE), False),
+        (Requirement.ANY_KEY, READ, False),
+        (Requirement.NOBODY, STRICT, True),
+        (Requirement.NOBODY, Requirement.NOBODY, False),
+    ],
+)
+def test_forgiving_routers_open_nothing(required: Requirement, otherwise: Requirement, laxer: bool) -> None:
+    """What a router may take for a rule's operation, by slashes or the method's capitals, is no way round the rule."""
+    policy = Policy([Rule("POST", "/payouts", required), Rule("POST", "/a/{id}/", required)], otherwise=otherwise)
+    spellings = [("POST", path) for path in ("//payouts", "/payouts/", "payouts", "/a/1", "//a//1//")]
+    for method, path in (*spellings, ("post", "/payouts"), ("Post", "/a/1")):
+        assert policy.requirement(method, path) == (Requirement.NOBODY if laxer else otherwise)
+    for method, path in (("POST", "/Payouts"), ("GET", "/payouts"), ("POST", "/a"), ("POST", "/")):
+        assert policy.requirement(method, path) is otherwise
+
+
+def test_open_rules_close_nothing() -> None:
+    """Beside an open operation there is nothing to get round: what resembles it is as everything else."""
+    assert Policy([Rule.open("GET", "/")]).requirement("GET", "//") == STRICT
+
+
 @cache
 def pattern_of(path: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\\\{\w+\\\}", r"(?!\\.{1,2}(?:/|\\Z))[^/]+", re.escape(path)))
@@ -248,7 +285,7 @@ def test_rules_are_values() -> None:
     assert Rule.open("GET", "/").parameters is False
     with pytest.raises(AttributeError):
         rule.path = "/"  # type: ignore[misc]
-    assert repr(TABLE).startswith("<Policy of 10 rules, otherwise Requirement(")
+    assert repr(TABLE).startswith("<Policy of 10 rules, otherwise an unrestricted")
 
 
 # Within

@@ -226,7 +226,9 @@ def test_a_cache_keeps_neither_refusals_nor_answers(front: Front) -> None:
     assert times_reached(front, "cache", "", "", target="/messages") == ([missing, missing], 2)
     assert times_reached(front, "cache", "secret", "reader", "") == ([good, "200 reader", missing], 3)
     assert times_reached(front, "cache", "revoked", "secret") == (["401 api_key_revoked", good], 2)
-    assert times_reached(front, "cache", "", "", target="/healthz") == (["200 open"] * 2, 1)
+    outcomes, reached = times_reached(front, "cache", *[""] * 5, target="/healthz")
+    assert outcomes == ["200 open"] * 5
+    assert reached < 5  # a busy nginx may ask again
 
 
 def test_a_careless_cache(front: Front) -> None:

@@ -436,6 +436,13 @@ def test_tables_of_something_else(store: PostgresStore, admin: Admin) -> None:
     assert found.severity == "error" and re.search(r"lacks (.*; ){2}.* and 1\d more$", found.what)
 
 
+def test_tables_that_are_gone(store: PostgresStore, admin: Admin) -> None:
+    """A schema that was dropped under a running service is one more thing that the store says of itself."""
+    admin.execute("DROP SCHEMA doorkey CASCADE")
+    with pytest.raises(StoreUnavailable, match="has not the tables"):
+        store.check()
+
+
 def test_a_role_that_cannot_compare(store: PostgresStore, admin: Admin, database: str) -> None:
     """It says so, rather than nothing; a role that may not write to the tables can."""
     admin.execute(f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC".encode())

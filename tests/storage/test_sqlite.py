@@ -608,6 +608,7 @@ def test_the_tables_refuse_what_no_verifier_could_read(store: SQLiteStore, state
         "UPDATE keys SET mode = ''",
         "UPDATE keys SET permissions = 'messages:'",
         "UPDATE keys SET permissions = ''",
+        "UPDATE keys SET permissions = CAST(x'ff' AS TEXT)",
         "UPDATE keys SET networks = '10.0.0.0/8'",
         "UPDATE keys SET bounds = x'00'",
         "UPDATE keys SET networks = '10.0.0.0/8', bounds = x'0000000000000000'",
@@ -626,8 +627,11 @@ def test_one_poisoned_row_concerns_its_key_alone(store: SQLiteStore, statement: 
         connection.execute(statement + condition)
     with pytest.raises(UnreadableRecord):
         store.find([digest(2)])
+    before = digest(2)[:-1] + bytes([digest(2)[-1] - 1])
+    assert store.find([before]) is None
     for number in (1, 3):
-        assert store.find([digest(number)]) is not None
+        for digests in ([digest(number)], [before, digest(number)], [digest(number), before]):
+            assert store.find(digests) is not None
     assert store.key("key_001") == make_key(1)
     assert any(finding.severity == "error" for finding in store.check())
 

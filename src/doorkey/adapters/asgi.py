@@ -13,11 +13,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from functools import partial
 from typing import Any
 
 from ..core.clients import TrustedProxies
-from ..core.declarations import REQUIREMENT
+from ..core.declarations import PER_ROUTE, REQUIREMENT, Said
 from ..core.errors import ConfigurationError
 from ..core.model import Decision, Denied, Granted, Principal, Reason, Requirement, Unavailable
 from ..core.policy import WEBSOCKET, Policy
@@ -37,6 +36,15 @@ POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
 """Close codes (RFC 6455 §7.4.1 and its registry)."""
+
+
+def route_path(scope: Scope) -> str:
+    """The path that the application's router sees: without the prefix that it is mounted under (ASGI ``root_path``)."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path") or ""
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+        return path[len(root) :]
+    return path
 
 
 class Gate:
@@ -108,6 +116,7 @@ class DoorkeyMiddleware:
         trusted_proxies: whose word about the client's address counts. ``None``: the peer is the client.
         request_id: makes the name that a refusal carries.
         recheck: seconds after which an open websocket is judged again.
+        path: finds, for a policy, the path that the application's router sees.
     """
 
     def __init__(
@@ -119,6 +128,7 @@ class DoorkeyMiddleware:
         trusted_proxies: TrustedProxies | None = None,
         request_id: Callable[[], str] = new_request_id,
         recheck: float = 60.0,
+        path: Callable[[Scope], str] = route_path,
     ) -> None:
         if not recheck > 0:  # which nan is not, either
             raise ConfigurationError(f"recheck is a number of seconds above 0, not {recheck}")
@@ -130,8 +140,10 @@ class DoorkeyMiddleware:
         self.gate: Gate = Gate(verifier, trusted_proxies, request_id)
         self.policy = policy
         self.recheck = recheck
+        self._path = path
+        self._leaves: Callable[[str, str], bool] = policy.leaves if isinstance(policy, Policy) else _nothing_is_left
         self._requirement: Callable[[Scope], Requirement | None] = (
-            policy if callable(policy) else partial(_by_policy, policy)
+            policy if callable(policy) else lambda scope: policy.requirement(*self._operation(scope))
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,12 +156,22 @@ class DoorkeyMiddleware:
             raise RuntimeError(f"doorkey does not know the ASGI scope type {kind!r}, so it does not let it pass")
         requirement = self._requirement(scope)
         decision = await self.gate.judge(scope, requirement)
-        if decision is None or (isinstance(decision, Granted) and kind == "http"):
-            await self.app(_introduced(scope, decision, requirement), receive, send)
+        if decision is None:
+            left = self._leaves(*self._operation(scope))
+            await self.app(_introduced(scope, None, PER_ROUTE if left else None), receive, send)
         elif isinstance(decision, Granted):
-            await self._watched(_introduced(scope, decision, requirement), receive, send)
+            enter = self.app if kind == "http" else self._watched
+            await enter(_introduced(scope, decision.principal, requirement), receive, send)
         else:
             await self.gate.refuse(scope, decision, send)
+
+    def _operation(self, scope: Scope) -> tuple[str, str]:
+        """Method and path, as a policy knows them."""
+        if scope["type"] == "websocket":
+            return WEBSOCKET, self._path(scope)
+        method = scope["method"]
+        # The policy's word for a handshake is a method that any client may write (RFC 9110 §9.1): no rule has it.
+        return method if method != WEBSOCKET else "", self._path(scope)
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application on a websocket that is judged again at an interval, and closed once its key fails."""
@@ -202,12 +224,8 @@ class DoorkeyMiddleware:
                 return TRY_AGAIN_LATER
 
 
-def _by_policy(policy: Policy, scope: Scope) -> Requirement | None:
-    if scope["type"] == "websocket":
-        return policy.requirement(WEBSOCKET, route_path(scope))
-    method = scope["method"]
-    # The policy's word for a handshake is a method that any client may write (RFC 9110 §9.1): no rule has it.
-    return policy.requirement(method if method != WEBSOCKET else "", route_path(scope))
+def _nothing_is_left(method: str, path: str) -> bool:
+    return False
 
 
 def current_principal(scope: Scope) -> Principal | None:
@@ -225,18 +243,8 @@ def current_principal(scope: Scope) -> Principal | None:
     return principal
 
 
-def route_path(scope: Scope) -> str:
-    """The path that the application's router sees: without the prefix that it is mounted under (ASGI ``root_path``)."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path") or ""
-    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
-        return path[len(root) :]
-    return path
-
-
-def _introduced(scope: Scope, decision: Granted | None, requirement: Requirement | None) -> Scope:
+def _introduced(scope: Scope, principal: Principal | None, requirement: Requirement | Said | None) -> Scope:
     """A copy of *scope* that says who the principal is, and what was required of it."""
-    principal = None if decision is None else decision.principal
     return {**scope, REQUIREMENT: requirement, "state": {**(scope.get("state") or {}), "principal": principal}}
 
 

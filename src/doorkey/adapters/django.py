@@ -26,9 +26,10 @@ from typing import Any, NamedTuple, TypeVar, cast
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django import conf
 from django.core.exceptions import ImproperlyConfigured
-from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import get_resolver, resolve
+from django.http import HttpRequest, HttpResponse
+from django.urls import get_resolver
 from django.utils.module_loading import import_string
+from django.views import View
 
 from ..core.clients import TrustedProxies
 from ..core.declarations import (
@@ -46,7 +47,7 @@ from ..core.model import Decision, Denied, Granted, Mode, Principal, Reason, Req
 from ..core.policy import WEBSOCKET, Policy
 from ..core.refusals import Refusal, new_request_id
 from ..core.verify import AsyncVerifier, Verifier
-from .django_views import class_of, handlers, is_outside, operations, required
+from .django_views import ANY_METHOD, class_of, handlers, is_outside, operations, required, required_at_work, view_at
 from .wsgi import PRINCIPAL, Gate, client_address
 
 log: logging.Logger = logging.getLogger("doorkey")
@@ -79,9 +80,12 @@ def configuration() -> Configuration:
         ImproperlyConfigured: the setting is missing or mistyped, or names what cannot be imported.
     """
     setting = getattr(conf.settings, "DOORKEY", None)
-    if not _built or _built[0][0] is not setting:
-        _built[:] = [(setting, _configured(setting))]
-    return _built[0][1]
+    for known, built in _built:
+        if known is setting:
+            return built
+    made = _configured(setting)
+    _built[:] = [(setting, made)]
+    return made
 
 
 _built: list[tuple[object, Configuration]] = []
@@ -177,7 +181,7 @@ class DoorkeyMiddleware:
         if whole and whole[0] != "/":
             return Denied(Reason.TARGET)
         if self.configuration.policy is None:
-            return self._declared(request, _view(request))
+            return self._declared(request, view_at(request.path_info, getattr(request, "urlconf", None)))
         method = _received_method(request)
         return self.configuration.policy.requirement(method if method != WEBSOCKET else "", request.path_info)
 
@@ -187,35 +191,40 @@ class DoorkeyMiddleware:
         if view is None:
             return ELSEWHERE
         needed = required(view, request.method or "")
-        if needed == Requirement.NOBODY and (name := f"{request.method} {_name(view)}") not in self._warned:
+        if needed == Requirement.NOBODY:
+            self._warn(request.method or "", view)
+        return needed
+
+    def _warn(self, method: str, view: object) -> None:
+        word = method if method.lower() in View.http_method_names else ANY_METHOD  # not whatever a client makes up
+        name = f"{word} {_name(view)}"
+        if name not in self._warned:
             self._warned.add(name)
             log.warning("nobody may %s, because it declares nothing: decorate it with requires(...)", name)
-        return needed
 
     def _judge(self, request: HttpRequest, asked: Requirement | Denied | None) -> HttpResponse | None:
         """The refusal, if it is one."""
-        if isinstance(asked, Requirement):
-            return self._settle(request, asked, self.configuration.gate.judge(request.META, asked))
-        return self._settle(request, None, asked)
+        judge = self.configuration.gate.judge
+        return self._settle(request, asked, judge(request.META, asked) if isinstance(asked, Requirement) else asked)
 
     async def _judge_later(self, request: HttpRequest, asked: Requirement | Denied | None) -> HttpResponse | None:
-        if isinstance(asked, Requirement):
-            gate = self.configuration.gate
-            decision = await self.configuration.async_verifier.verify(
-                request.META.get("HTTP_AUTHORIZATION"),
-                client_address=client_address(request.META, gate.trusted_proxies),
-                requires=asked,
-            )
-            return self._settle(request, asked, decision)
-        return self._settle(request, None, asked)
+        if not isinstance(asked, Requirement):
+            return self._settle(request, asked, asked)
+        decision = await self.configuration.async_verifier.verify(
+            request.META.get("HTTP_AUTHORIZATION"),
+            client_address=client_address(request.META, self.configuration.gate.trusted_proxies),
+            requires=asked,
+        )
+        return self._settle(request, asked, decision)
 
     def _settle(
-        self, request: HttpRequest, asked: Requirement | None, decision: Decision | None
+        self, request: HttpRequest, asked: Requirement | Denied | None, decision: Decision | None
     ) -> HttpResponse | None:
         if decision is None or isinstance(decision, Granted):
-            _introduce(request, asked, None if decision is None else decision.principal)
+            request.META[PRINCIPAL] = None if decision is None else decision.principal
+            request.META[REQUIREMENT] = asked
             if asked is None and is_outside(self.configuration.site, request.path_info):
-                del request.META[REQUIREMENT]  # nothing was judged
+                request.META[REQUIREMENT] = PER_ROUTE  # nothing was judged
             return None
         return RefusalResponse(
             self.configuration.gate.refusal(request.META, decision), _received_method(request) == "HEAD"
@@ -255,7 +264,7 @@ def requires(
     def decorate(endpoint: Endpoint) -> Endpoint:
         if isinstance(endpoint, type):
             return _each(endpoint, dict.fromkeys(handlers(endpoint), needed))
-        return _guarded(endpoint, needed, (needed,))
+        return _guarded(endpoint, needed)
 
     return decorate
 
@@ -277,19 +286,24 @@ def _each(cls: Endpoint, needed: Mapping[str, Requirement | None]) -> Endpoint:
     if missing or not needed:
         raise InvalidPolicy(f"{cls!r} has no method {', '.join(missing)}: name its own, as in requires_each(list=…)")
     for name, one in needed.items():
-        # Methods of one class may call each other, as partial_update calls update.
-        setattr(cls, name, _guarded(getattr(cls, name), one, tuple(needed.values())))
+        setattr(cls, name, _guarded(getattr(cls, name), one, called_by_others=True))
     return cls
 
 
-def _guarded(endpoint: Endpoint, needed: Requirement | None, admitted: Collection[Requirement | None]) -> Endpoint:
-    """A view that makes sure that it is reached by a request which was judged by one of these."""
+def _guarded(endpoint: Endpoint, needed: Requirement | None, called_by_others: bool = False) -> Endpoint:
+    """
+    A view that makes sure that it is reached by a request which was judged by what it requires.
+
+    Args:
+        called_by_others: methods of one class may call each other, as partial_update calls update: what counts is what
+            the one requires that the request is for.
+    """
     view: Any = endpoint
 
     def guard(arguments: tuple[Any, ...]) -> None:
         request = next(one for one in arguments if hasattr(one, "META"))  # a method has its instance before
-        judged = (one for one in admitted if _judged_by(request, one))
-        ensure_judged(request.META, next(judged, needed))
+        entered = required_at_work(arguments[0], request.method) if called_by_others else needed
+        ensure_judged(request.META, needed if entered is ELSEWHERE else entered)
 
     @wraps(view)
     def guarded(*arguments: Any, **named: Any) -> Any:
@@ -345,14 +359,6 @@ def in_middleware() -> list[int]:
     return [at for at, one in enumerate(found) if isinstance(one, type) and issubclass(one, DoorkeyMiddleware)]
 
 
-def _view(request: HttpRequest) -> object | None:
-    """The view that a request is for, if there is one."""
-    try:
-        return resolve(request.path_info, getattr(request, "urlconf", None)).func
-    except Http404:
-        return None
-
-
 def _received_method(request: HttpRequest) -> str:
     """The method before Django capitalised it."""
     scope = getattr(request, "scope", None)
@@ -364,11 +370,6 @@ def _name(view: object) -> str:
     """What a view is called in Python."""
     named = class_of(view) or view
     return f"{named.__module__}.{getattr(named, '__qualname__', type(named).__qualname__)}"
-
-
-def _introduce(request: HttpRequest, asked: Requirement | None, principal: Principal | None) -> None:
-    request.META[REQUIREMENT] = asked
-    request.META[PRINCIPAL] = principal
 
 
 def _judged_by(request: HttpRequest, needed: Requirement | None) -> bool:

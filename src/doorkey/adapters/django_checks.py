@@ -19,7 +19,7 @@ from django.urls import get_resolver
 from ..core.errors import DoorkeyError
 from ..core.model import Requirement
 from .django import Configuration, configuration, in_middleware
-from .django_views import declares, is_outside, operations, required, views
+from .django_views import declares, is_outside, operations, required, view_at, views
 
 TAG = "doorkey"
 
@@ -88,6 +88,13 @@ def _declarations(configured: Configuration) -> Iterator[CheckMessage]:
     """What views declare, or do not."""
     resolver = get_resolver()
     for path, sample, view in views(resolver):
+        other = f"/-{sample}"
+        if not is_outside(configured.site, sample) and is_outside(configured.site, other) and view_at(other) is view:
+            yield Error(
+                f"the view of {path} is reached by paths outside, too, such as {other}, where nothing is judged",
+                hint='Begin its re_path, or that which includes it, with "^".',
+                id="doorkey.E007",
+            )
         if not declares(view):
             continue
         if configured.policy is not None:

@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from django.urls import URLPattern, URLResolver
+from django.http import Http404
+from django.urls import URLPattern, URLResolver, resolve
 
 from ..core.declarations import ELSEWHERE, Operation, declared
 from ..core.model import Requirement
@@ -25,6 +26,7 @@ ANY_METHOD = "*"
 Needed = Callable[[object, str], Requirement | None]
 
 _FRAMEWORKS = ("django", "rest_framework")
+_OPTIONS = ("View.options", "APIView.options")
 
 
 def required(view: object, method: str) -> Requirement | None:
@@ -48,11 +50,17 @@ def required_of_class(
         actions: of a viewset, from method to the name of an action.
         permissions: the permission classes.
     """
-    handler = _handler(cls, actions, method.lower())
+    handler = _handler(cls, actions or {}, method.lower())
     if handler is None:
         return ELSEWHERE if _is_frameworks(getattr(cls, "dispatch", None)) else Requirement.NOBODY
     said = (declared(one) for one in (handler, *permissions))
     return next((one for one in said if one != Requirement.NOBODY), Requirement.NOBODY)
+
+
+def required_at_work(view: object, method: str) -> Requirement | None:
+    """The same for a view that is at work: an instance of its class."""
+    permissions = getattr(view, "permission_classes", ())
+    return required_of_class(type(view), getattr(view, "action_map", None), permissions, method)
 
 
 def class_of(view: object) -> type | None:
@@ -72,18 +80,18 @@ def declares(view: object) -> bool:
 def handlers(cls: type) -> list[str]:
     """The names of the methods of a class that answer requests, but for what Django does by itself."""
     names: list[str] = getattr(cls, "http_method_names", [])
-    return [name for name in names if hasattr(cls, name) and _handler(cls, None, name) is not None]
+    return [name for name in names if hasattr(cls, name) and _handler(cls, {}, name) is not None]
 
 
-def _handler(cls: type, actions: Mapping[str, str] | None, method: str) -> object | None:
+def _handler(cls: type, actions: Mapping[str, str], method: str) -> object | None:
     """The function of a class that answers *method*, in lower case."""
     if method not in getattr(cls, "http_method_names", ()):
         return None
-    name = method if actions is None or method == "options" else actions.get(method, "")
-    found = getattr(cls, name, None)
+    found: object = getattr(cls, actions.get(method, method), None)
     if found is None and method == "head":
         return _handler(cls, actions, "get")
-    return None if name == "options" and _is_frameworks(found) else found
+    by_itself = _is_frameworks(found) and getattr(found, "__qualname__", "") in _OPTIONS
+    return None if by_itself else found
 
 
 def _is_frameworks(function: object) -> bool:
@@ -121,6 +129,14 @@ def views(resolver: URLResolver, path: str = "/", sample: str = "/") -> Iterator
             yield from views(entry, path + part, sample + filled)
 
 
+def view_at(path: str, urlconf: Any = None) -> object | None:
+    """The view that a path leads to, if there is one."""
+    try:
+        return resolve(path, urlconf).func
+    except Http404:
+        return None
+
+
 def _methods(view: object, site: Policy, sample: str) -> list[str]:
     """The methods that a view answers; of a function, those that a rule describes."""
     cls = class_of(view)
@@ -132,8 +148,8 @@ def _methods(view: object, site: Policy, sample: str) -> list[str]:
 
 def _answering(view: object, cls: type) -> list[str]:
     """The methods, in lower case, that the class of a view answers."""
-    actions: Mapping[str, str] | None = getattr(view, "actions", None)
-    return handlers(cls) if actions is None else [name for name in actions if name != "head"]
+    actions: Mapping[str, str] = getattr(view, "actions", None) or {}
+    return [*(name for name in actions if name != "head"), *(name for name in handlers(cls) if name not in actions)]
 
 
 def _ruled(policy: Policy, method: str, sample: str) -> Requirement | None:

@@ -29,13 +29,22 @@ from rest_framework.exceptions import APIException
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from ..core.declarations import REQUIREMENT, assert_declared, declare, declared, ensure_judged, requirement
+from ..core.declarations import (
+    ELSEWHERE,
+    PER_ROUTE,
+    REQUIREMENT,
+    assert_declared,
+    declare,
+    declared,
+    ensure_judged,
+    requirement,
+)
 from ..core.model import Mode, Principal, Requirement
 from ..core.refusals import Refusal
 from ..core.verify import MISSING
 from . import django
 from .django import RefusalResponse, Requires, configuration, in_middleware
-from .django_views import class_of, operations, required, required_of_class
+from .django_views import class_of, operations, required, required_at_work
 from .wsgi import PRINCIPAL
 
 
@@ -63,9 +72,10 @@ class Refused(APIException):
     """A refusal on its way through REST framework."""
 
     def __init__(self, refusal: Refusal) -> None:
-        super().__init__(json.loads(refusal.body))
+        super().__init__()
+        self.detail: Any = json.loads(refusal.body)  # which would otherwise have texts in the place of numbers
         self.refusal: Refusal = refusal
-        self.status_code = refusal.status
+        self.status_code: int = refusal.status
         # What REST framework's own exception handler looks for.
         self.auth_header: str = _challenges(refusal)
         self.wait: int = int(dict(refusal.headers).get("Retry-After", 0))
@@ -109,7 +119,9 @@ class HasPermissions(BasePermission):
         """
         _judged(request, view)
         needed = declared(type(self))
-        if needed != Requirement.NOBODY:
+        # REST framework also asks about methods that a request is not for, to show forms.
+        entered = required_at_work(view, request._request.method or "")
+        if needed != Requirement.NOBODY and entered is not ELSEWHERE:
             ensure_judged(request.META, needed)
         return True
 
@@ -144,10 +156,8 @@ def _required_here(view: object, method: str) -> Requirement | None:
 
 def _judged(request: Request, view: Any) -> Principal | None:
     """Who a request speaks for, judged here unless the middleware did."""
-    if REQUIREMENT not in request.META:
-        actions = getattr(view, "action_map", None)
-        needed = required_of_class(type(view), actions, view.permission_classes, request.method or "")
-        refusal = configuration().gate.admit(request.META, needed)
+    if request.META.get(REQUIREMENT, PER_ROUTE) is PER_ROUTE:
+        refusal = configuration().gate.admit(request.META, required_at_work(view, request.method or ""))
         if refusal is not None:
             raise Refused(refusal)
     principal: Principal | None = request.META[PRINCIPAL]

@@ -11,7 +11,8 @@ What drf-spectacular writes into an OpenAPI document about API keys: the schemes
         ],
     }
 
-The schemes are known as soon as this module is imported: by that hook, or by an import where the project's URLs are.
+The schemes are known as soon as this module is imported. That hook does so after the first document was written, so
+import it where the project's URLs are. What is declared above ``@api_view`` or ``as_view()`` is not seen here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 
 from ..core.openapi import BASIC, BEARER, ERROR, SCHEMES, error_schema, responses, security
 from .django import configuration
-from .django_views import required_of_class
+from .django_views import required_at_work
 
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
@@ -36,9 +37,7 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
 
     def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
         """One of the two; with permissions from OpenAPI 3.1 on, which has a place for them."""
-        view = auto_schema.view
-        actions = getattr(view, "action_map", None)
-        said = security(required_of_class(type(view), actions, view.permission_classes, auto_schema.method))
+        said = security(required_at_work(auto_schema.view, auto_schema.method))
         if str(spectacular.spectacular_settings.OAS_VERSION).startswith("3.0"):
             return [{name: [] for name in one} for one in said]
         return said

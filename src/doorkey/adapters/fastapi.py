@@ -254,7 +254,7 @@ def _describe_one(operation: openapi.Json | None, requirement: Requirement | Non
     if operation is not None and requirement is not None:
         others = operation.get("security") or [{}]  # which are required beside a key
         operation["security"] = [{**other, **ours} for other in others for ours in openapi.security(requirement)]
-        operation["responses"] = {**openapi.responses(profile), **operation["responses"]}
+        operation["responses"] = {**openapi.responses(profile, requirement), **operation["responses"]}
 
 
 def _declare_docs(app: FastAPI, requirement: Requirement | None) -> None:

@@ -54,12 +54,22 @@ from ..core.profiles import Profile
 from ..core.refusals import new_request_id
 from ..core.verify import AsyncVerifier
 from . import asgi
-from .asgi import DoorkeyMiddleware, Scope
+from .asgi import Scope
 
 __all__ = ["DoorkeyMiddleware", "DoorkeyPlugin", "Requires", "assert_protected", "current_principal", "requires"]
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
+
+def _route_path(scope: Scope) -> str:
+    """The path that Litestar's router sees: it cuts the prefix out wherever that stands first."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path") or ""
+    return path.split(root, maxsplit=1)[-1] if root else path
+
+
+DoorkeyMiddleware: Callable[..., asgi.DoorkeyMiddleware] = partial(asgi.DoorkeyMiddleware, path=_route_path)
+"""The plain middleware, around an application, for a policy."""
 
 _REQUIRED = "doorkey_requirement"
 """Where the plugin keeps, among a handler's options, what it requires."""
@@ -73,7 +83,7 @@ class Requires:
 
     async def __call__(self, connection: Connection, handler: BaseRouteHandler) -> None:
         """Make sure that the connection was judged, and by the declaration that counts."""
-        ensure_judged(connection.scope, _required(cast("Scope", connection.scope)))
+        await _held(connection, handler)
 
 
 def requires(
@@ -118,7 +128,7 @@ class DoorkeyPlugin(InitPlugin, ReceiveRoutePlugin):
         self._gate = asgi.Gate(verifier, trusted_proxies, request_id)
         self._profile = verifier.profile
         self._middleware = DefineMiddleware(
-            cast("Callable[..., ASGIApp]", DoorkeyMiddleware),
+            cast("Callable[..., ASGIApp]", asgi.DoorkeyMiddleware),
             verifier=verifier,
             policy=_required,
             trusted_proxies=trusted_proxies,
@@ -129,6 +139,7 @@ class DoorkeyPlugin(InitPlugin, ReceiveRoutePlugin):
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Stand before all other middleware and "not found", and describe both schemes in the OpenAPI document."""
         app_config.middleware.insert(0, self._middleware)
+        app_config.guards.insert(0, _held)
         handlers: dict[Any, Any] = dict(app_config.exception_handlers)
         for status in (404, 405):
             app_config.exception_handlers[status] = partial(_unrouted, self._gate, handlers)
@@ -192,17 +203,26 @@ def _methods(handler: BaseRouteHandler) -> Iterable[str]:
 
 def _required(scope: Scope) -> Requirement | None:
     """What the handler that was found requires."""
-    required: Requirement | None = scope["route_handler"].opt.get(_REQUIRED, Requirement.NOBODY)
+    return _kept(scope["route_handler"])
+
+
+def _kept(handler: BaseRouteHandler) -> Requirement | None:
+    required: Requirement | None = handler.opt.get(_REQUIRED, Requirement.NOBODY)
     return required
+
+
+async def _held(connection: Connection, handler: BaseRouteHandler) -> None:
+    """A guard: *handler* is the one that was judged. Litestar looks at the method again, after all middleware."""
+    ensure_judged(connection.scope, _kept(handler))
 
 
 class _Unrouted(Response[Any]):
     """What Litestar answers where it has no handler: for those alone who may do all."""
 
-    def __init__(self, gate: asgi.Gate, response: Response[Any]) -> None:
+    def __init__(self, gate: asgi.Gate, answer: Callable[[], Response[Any]]) -> None:
         super().__init__(None)
         self._gate = gate
-        self._response = response
+        self._answer = answer
 
     def to_asgi_response(self, *given: Any, **named: Any) -> Any:
         """An ASGI application that judges first."""
@@ -210,7 +230,7 @@ class _Unrouted(Response[Any]):
         async def judged(scope: Any, receive: Any, send: Any) -> None:
             decision = await self._gate.judge(scope, ELSEWHERE)
             if decision is None or isinstance(decision, Granted):
-                await self._response.to_asgi_response(*given, **named)(scope, receive, send)
+                await self._answer().to_asgi_response(*given, **named)(scope, receive, send)
             else:
                 await self._gate.refuse(scope, decision, send)
 
@@ -223,8 +243,8 @@ def _unrouted(
     """Answer an error of the router's, or one that a handler raised for a request that was judged before."""
     keys = (error.status_code, *type(error).__mro__)
     handler = next((handlers[key] for key in keys if key in handlers), create_exception_response)
-    response: Response[Any] = handler(request, error)
-    return response if "route_handler" in cast("Scope", request.scope) else _Unrouted(gate, response)
+    answer: Callable[[], Response[Any]] = partial(handler, request, error)
+    return answer() if "route_handler" in cast("Scope", request.scope) else _Unrouted(gate, answer)
 
 
 def _added(handler: BaseRouteHandler) -> bool:
@@ -255,7 +275,9 @@ def _components() -> Components:
 
 def _describe(handler: HTTPRouteHandler, requirement: Requirement, profile: Profile) -> None:
     body = _schema(openapi.error_schema(profile))
-    refusals = {status: _response(response, body) for status, response in openapi.responses(profile).items()}
+    refusals = {
+        status: _response(response, body) for status, response in openapi.responses(profile, requirement).items()
+    }
     own = handler.security or []
     handler.security = [*own, *(scheme for scheme in openapi.security(requirement) if scheme not in own)]
     handler.operation_class = _refusing(handler.operation_class, refusals)
@@ -267,7 +289,7 @@ def _refusing(description: type[Description], refusals: dict[str, OpenAPIRespons
     @dataclass
     class Refusing(description):  # type: ignore[misc, valid-type]
         def __post_init__(self) -> None:
-            self.responses: dict[str, Any] = {**refusals, **self.responses}
+            self.responses = {**refusals, **(vars(self)["responses"] or {})}
 
     return Refusing
 

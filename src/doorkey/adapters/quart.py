@@ -97,6 +97,7 @@ class Doorkey:
             trusted_proxies=self.trusted_proxies,
             request_id=self.request_id,
             recheck=self.recheck,
+            path=_route_path,
         )
         app.asgi_app = middleware  # type: ignore[method-assign, assignment]
         app.extensions["doorkey"] = middleware
@@ -118,6 +119,12 @@ def _required(app: Any, views: Views, scope: Scope) -> Requirement | None:
     except Exception:  # Whatever Quart can make nothing of leads to none of its views.
         return ELSEWHERE
     return views.required(rule, asked.method)
+
+
+def _route_path(scope: Scope) -> str:
+    """The path that Quart routes by: it cuts the prefix off in the middle of a segment, too."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path") or "")
 
 
 def _hold_to_what_was_judged(app: Any, views: Views) -> None:

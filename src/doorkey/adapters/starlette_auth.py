@@ -68,13 +68,15 @@ class Scopes(list[str]):
     """
     The scopes that a connection holds. To ask for one that it does not hold raises :class:`Refused`.
 
-    What is listed are the permissions that the key was given.
+    What is listed are the permissions that a secret key was given.
     """
 
     def __init__(
         self, who: Principal | Denied | Unavailable, verifier: AsyncVerifier, judged: Requirement | None
     ) -> None:
-        super().__init__([AUTHENTICATED, *sorted(who.permissions or ())] if isinstance(who, Principal) else ())
+        super().__init__()
+        if isinstance(who, Principal) and who.type is KeyType.SECRET:
+            self.extend([AUTHENTICATED, *sorted(who.permissions or ())])
         self._who = who
         self._verifier = verifier
         self._judged = judged
@@ -112,7 +114,7 @@ class KeyBackend(AuthenticationBackend):
         """Who the connection speaks for."""
         who = await self._who(conn.scope)
         credentials = AuthCredentials()
-        credentials.scopes = Scopes(who, self._gate.verifier, conn.scope.get(REQUIREMENT))
+        credentials.scopes = Scopes(who, self._gate.verifier, _requirement(conn.scope))
         return credentials, KeyUser(who) if isinstance(who, Principal) else UnauthenticatedUser()
 
     async def _who(self, scope: Scope) -> Principal | Denied | Unavailable:
@@ -120,6 +122,11 @@ class KeyBackend(AuthenticationBackend):
         if judged is not None:
             return judged
         return await self._gate.verifier.identify(authorization(scope), client_address=self._gate.client_address(scope))
+
+
+def _requirement(scope: Scope) -> Requirement | None:
+    judged = scope.get(REQUIREMENT)
+    return judged if isinstance(judged, Requirement) else None
 
 
 class KeyAuthentication:

@@ -31,6 +31,7 @@ from werkzeug.wrappers import Request
 from ..core.clients import TrustedProxies
 from ..core.declarations import ELSEWHERE, Operation, Said, assert_declared, declare, declared, ensure_judged
 from ..core.declarations import requirement as stated
+from ..core.errors import InvalidPolicy
 from ..core.model import Mode, Principal, Requirement
 from ..core.policy import WEBSOCKET, Policy
 from ..core.refusals import new_request_id
@@ -96,10 +97,12 @@ def guarded(view: View, requirement: Requirement | None, request: Callable[..., 
         request: finds the WSGI environ or ASGI scope, given the arguments of the view.
 
     Raises:
-        InvalidPolicy: it has a declaration already.
+        InvalidPolicy: it has a declaration already, or is a class of something else.
     """
     if isinstance(view, type):
         kind: Any = view
+        if not hasattr(kind, "decorators"):
+            raise InvalidPolicy(f"{kind!r} is no class of views: decorate its methods, or the function that calls them")
         kind.decorators = [*kind.decorators, partial(guarded, requirement=requirement, request=request)]
         return cast(View, kind)
 
@@ -248,22 +251,23 @@ def _routes(app: Any, at: str, table: _Table | None) -> Iterator[Operation]:
     if not hasattr(app, "url_map") and table is None:
         yield Operation("*", at or "/", Requirement.NOBODY)
     for rule in app.url_map.iter_rules() if hasattr(app, "url_map") else ():
+        path = at + re.sub("<[^>]*>", "<>", rule.rule)
+        required: dict[str, Requirement | None] = {}
         for method in sorted(_methods(rule)):
-            path = at + re.sub("<[^>]*>", "<>", rule.rule)
             if isinstance(views, Views):
-                requirement = views.required(rule, method)
+                required[method] = views.required(rule, method)
             else:
-                requirement = Requirement.NOBODY if table is None else table.required(method, path)
-            yield Operation(method, at + rule.rule, requirement)
+                required[method] = Requirement.NOBODY if table is None else table.required(method, path)
+        if "GET" in required and required.get("HEAD") == required["GET"]:
+            required.pop("HEAD", None)
+        yield from (Operation(method, at + rule.rule, one) for method, one in required.items())
 
 
 def _methods(rule: Rule) -> set[str]:
-    """What a rule can be asked for: HEAD follows GET, and OPTIONS that a framework answers is no operation."""
+    """What a rule can be asked for: OPTIONS that a framework answers is no operation."""
     if rule.websocket:
         return {WEBSOCKET}
     methods = set(rule.methods or ("*",))
-    if "GET" in methods:
-        methods.discard("HEAD")
     if getattr(rule, "provide_automatic_options", False):
         methods.discard("OPTIONS")
     return methods

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..core.clients import TrustedProxies
-from ..core.declarations import REQUIREMENT
+from ..core.declarations import PER_ROUTE, REQUIREMENT
 from ..core.errors import ConfigurationError
 from ..core.model import Decision, Denied, Granted, Principal, Reason, Requirement, Unavailable
 from ..core.policy import WEBSOCKET, Policy
@@ -116,14 +116,20 @@ class DoorkeyMiddleware:
         self.app = app
         self.gate: Gate = Gate(verifier, trusted_proxies, request_id)
         self.policy = policy
+        self._leaves: Callable[[str, str], bool] = getattr(policy, "leaves", lambda method, path: False)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Judge one request."""
         method = environ["REQUEST_METHOD"]
         # The policy's word for a websocket's handshake is a method that any client may write: no rule has it.
-        requirement = self.policy.requirement(method if method != WEBSOCKET else "", route_path(environ))
+        operation = (method if method != WEBSOCKET else "", route_path(environ))
+        requirement = self.policy.requirement(*operation)
         refusal = self.gate.admit(environ, requirement)
-        return self.app(environ, start_response) if refusal is None else answered(refusal, environ, start_response)
+        if refusal is not None:
+            return answered(refusal, environ, start_response)
+        if requirement is None and self._leaves(*operation):
+            environ[REQUIREMENT] = PER_ROUTE
+        return self.app(environ, start_response)
 
 
 def answered(refusal: Refusal, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -21,7 +21,7 @@ from . import arguments, facts
 from .arguments import Commands, command
 from .opening import opened
 from .output import report, shown, table
-from .replay import Gate, Replay, replay, required
+from .replay import Gate, Replay, replay
 
 
 def add(commands: Commands) -> None:
@@ -128,18 +128,18 @@ def _operation(args: Namespace) -> tuple[Requirement | None, str]:
     if args.policy is None:
         mode = None if args.only_mode is None else Mode(args.only_mode)
         requirement = Requirement(args.requires, args.publishable, mode)
-        return requirement, f"as the options say, it takes {required(requirement)}"
+        return requirement, f"as the options say, it takes {requirement}"
     if args.publishable or args.only_mode is not None:
         raise ConfigurationError("the policy says what is publishable and of which mode: leave those options out")
     policy = _policy(args.policy)
     rule = policy.rule(args.method, args.path)
     needed = policy.requirement(args.method, args.path)
     if rule is not None:
-        what = "is open" if needed is None else f"takes {required(needed)}"
+        what = "is open" if needed is None else f"takes {needed}"
         return needed, f"as its rule {rule.method} {rule.path} says, it {what}"
     if needed is None:
         return None, f"it lies outside of {policy.within}, where requests pass without a principal"
-    return needed, f"no rule describes it, so it takes what holds otherwise: {required(needed)}"
+    return needed, f"no rule describes it, so it takes what holds otherwise: {needed}"
 
 
 def _policy(name: str) -> Policy:

@@ -125,18 +125,6 @@ def replay(
     return Replay(workspace, key, stored, format, client_address, requirement, now, refusals)
 
 
-def required(requirement: Requirement) -> str:
-    """What an operation needs, in words."""
-    kind = "secret or publishable" if requirement.publishable else "secret"
-    if requirement.any_key:
-        what = "any key"
-    elif requirement.permissions:
-        what = f"a {kind} key that may do {' and '.join(requirement.permissions)}"
-    else:
-        what = f"an unrestricted {kind} key"
-    return what if requirement.mode is None else f"{what}, of {requirement.mode.value} mode"
-
-
 def _refusals(case: Case) -> Iterator[Denied | Unavailable]:
     """What refuses, and what would refuse if that did not, and so on."""
     while not isinstance(decision := case.judge(), Granted):

@@ -48,7 +48,10 @@ ELSEWHERE: Final = Requirement()
 """What a request requires for which there is no endpoint."""
 
 REQUIREMENT: Final = "doorkey.requirement"
-"""Where an ASGI scope or a WSGI environ says what the request was judged by. Absent if it was not."""
+"""
+Where an ASGI scope or a WSGI environ says what the request was judged by; ``PER_ROUTE`` where a policy left it to
+others. Absent if no middleware saw it.
+"""
 
 
 class Operation(NamedTuple):
@@ -96,7 +99,7 @@ def declare(endpoint: Endpoint, requirement: Requirement | None) -> Endpoint:
     """
     if _NAME in vars(endpoint):
         raise InvalidPolicy(f"{endpoint!r} declares twice what it requires: keep one, with all that is needed")
-    setattr(endpoint, _NAME, requirement)
+    setattr(endpoint, _NAME, OPEN if requirement is None else requirement)
     return endpoint
 
 
@@ -104,8 +107,10 @@ def declared(endpoint: object) -> Requirement | None:
     """What *endpoint* requires; ``None`` if it is open, ``Requirement.NOBODY`` if it declares nothing."""
     while isinstance(endpoint, partial):
         endpoint = endpoint.func
-    found = getattr(endpoint, _NAME, Requirement.NOBODY)
-    return found if found is None or isinstance(found, Requirement) else Requirement.NOBODY
+    found = getattr(endpoint, _NAME, None)  # which objects that have any attribute may give, too: it means nothing
+    if found is OPEN:
+        return None
+    return found if isinstance(found, Requirement) else Requirement.NOBODY
 
 
 def ensure_judged(request: Mapping[str, Any], requirement: Requirement | None) -> None:
@@ -118,7 +123,7 @@ def ensure_judged(request: Mapping[str, Any], requirement: Requirement | None) -
     Raises:
         ConfigurationError: it was not.
     """
-    if request.get(REQUIREMENT, PER_ROUTE) is not requirement:
+    if request.get(REQUIREMENT, PER_ROUTE) != requirement:
         raise ConfigurationError(
             "an endpoint was reached that declares what it requires, by a request that was not judged by that: put "
             "doorkey's middleware with policy=PER_ROUTE in front of the application, inside of whatever rewrites paths"

@@ -140,6 +140,19 @@ class Requirement:
         freeze(self, "nobody", nobody)
         freeze(self, "ways", tuple(ways_to(name) for name in names))
 
+    def __str__(self) -> str:
+        """In words: whom the operation takes."""
+        kind = "secret or publishable" if self.publishable else "secret"
+        if self.nobody:
+            what = "nobody"
+        elif self.any_key:
+            what = "any key"
+        elif self.permissions:
+            what = f"a {kind} key that may do {' and '.join(self.permissions)}"
+        else:
+            what = f"an unrestricted {kind} key"
+        return what if self.mode is None else f"{what}, of {self.mode.value} mode"
+
 
 Requirement.ANY_KEY = Requirement(any_key=True)
 Requirement.NOBODY = Requirement(nobody=True)

@@ -58,12 +58,19 @@ def error_schema(profile: Profile) -> Json:
     return _object({"error": _object({"type": type, **members})})
 
 
-def responses(profile: Profile) -> dict[str, Json]:
-    """The refusals of an operation that needs a key, by status; their body is the schema :data:`ERROR`."""
+def responses(profile: Profile, requirement: Requirement | None = None) -> dict[str, Json]:
+    """
+    The refusals of an operation that needs a key, by status; their body is the schema :data:`ERROR`.
+
+    Args:
+        requirement: what it requires, to be told in words.
+    """
     content = {media_type(profile): {"schema": {"$ref": f"#/components/schemas/{ERROR}"}}}
     found: dict[str, Json] = {
         str(status): {"description": meaning, "content": content} for status, meaning in _MEANINGS.items()
     }
+    if requirement is not None:
+        found["403"]["description"] = f"The API key may not do this, which takes {requirement}."
     found["401"]["headers"] = {"WWW-Authenticate": {"description": "The schemes to send a key by.", "schema": _TEXT}}
     seconds = {"type": "integer", "minimum": 1, "maximum": LONGEST_RETRY}
     found["503"]["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": seconds}}

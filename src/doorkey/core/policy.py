@@ -7,8 +7,9 @@ does not match falls to ``otherwise``, which is the stricter side.
 
 * ``{name}`` in a rule's path stands for one segment that is neither empty nor ``.`` nor ``..``.
 * HEAD follows GET. A websocket handshake has the method word ``WEBSOCKET``, which no rule for GET covers.
-* ``otherwise`` should be at least as strict as any rule. Where a router forgives what this table does not (Werkzeug
-  drops leading slashes and capitalises methods), a request reaches an endpoint under ``otherwise``.
+* Where a router forgives what this table does not (Werkzeug drops leading slashes and capitalises methods), a request
+  reaches an endpoint under ``otherwise``. So what differs from a rule by slashes or capitals of the method alone is for
+  nobody, if ``otherwise`` is laxer than that rule: say, because the rule asks for live mode.
 * Two rules that could both match one request are refused when the table is built, so that their order means nothing.
 * A path is open only by an exact method and path.
 """
@@ -20,6 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from .declarations import Said
 from .declarations import requirement as stated
 from .errors import InvalidPolicy
 from .model import Mode, Requirement
@@ -29,6 +31,7 @@ WEBSOCKET = "WEBSOCKET"
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _PARAMETER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}", re.ASCII)
 _DOTS = (".", "..")
+_TURKISH = str.maketrans("İı", "ii")
 _MOST_DECODINGS = 8
 
 
@@ -40,7 +43,7 @@ class Rule:
     Args:
         method: as in the request line, in capitals; or ``WEBSOCKET``.
         path: such as ``/messages/{id}``.
-        requires: permissions (all are needed), or a ready requirement. Nothing means: an unrestricted secret key.
+        requires: permissions (all are needed), a requirement, or ``OPEN``. Nothing means: an unrestricted secret key.
         publishable: whether a publishable key may do it, too.
         mode: the only mode in which it may be done, if there is one.
 
@@ -58,7 +61,7 @@ class Rule:
         self,
         method: str,
         path: str,
-        requires: str | Iterable[str] | Requirement = (),
+        requires: str | Iterable[str] | Requirement | Said = (),
         *,
         publishable: bool = False,
         mode: Mode | None = None,
@@ -135,6 +138,10 @@ class Policy:
                         f"{rule.method} {other.path} and {rule.method} {rule.path} could match one request: keep one, "
                         "or give them different paths"
                     )
+        # Those that ask for more than what holds otherwise.
+        self._stricter: frozenset[Rule | None] = frozenset(
+            rule for rule in self.rules if rule.requirement is not None and _laxer(self.otherwise, rule.requirement)
+        )
         self._exact: dict[str, dict[str, Rule]] = {}
         self._patterns: dict[str, list[tuple[int, tuple[str | None, ...], Rule]]] = {}
         for rule in self.rules:
@@ -169,12 +176,34 @@ class Policy:
         rule = self.rule(method, path)
         if rule is not None:
             return rule.requirement
-        if self.within is not None and _outside(path, self.within):
+        if self.leaves(method, path):
             return None
+        if self._stricter and self._near(method, path) in self._stricter:
+            return Requirement.NOBODY
         return self.otherwise
+
+    def leaves(self, method: str, path: str) -> bool:
+        """Whether an operation is others' business, because it lies outside and no rule describes it."""
+        return self.within is not None and self.rule(method, path) is None and _outside(path, self.within)
+
+    def _near(self, method: str, path: str) -> Rule | None:
+        """The rule that a router which forgives slashes and capitals may take an operation for."""
+        method, plain = method.upper(), "/" + "/".join(filter(None, path.split("/")))
+        return self.rule(method, plain) or self.rule(method, plain + "/")
 
     def __repr__(self) -> str:
         return f"<Policy of {len(self.rules)} rules, otherwise {self.otherwise}>"
+
+
+def _laxer(one: Requirement, other: Requirement) -> bool:
+    """Whether a key might pass by *one* that does not by the *other*."""
+    if one.nobody or other.nobody:
+        return not one.nobody
+    if other.mode not in (None, one.mode) or (one.publishable and not other.publishable):
+        return True
+    unrestricted = not (one.any_key or one.permissions)
+    named = other.permissions and {*other.permissions} <= {*one.permissions}
+    return not (unrestricted or named or other.any_key)
 
 
 def _matches(pattern: str | None, segment: str) -> bool:
@@ -224,9 +253,9 @@ def _outside(path: str, within: str) -> bool:
     """
     if not path.startswith("/"):
         return False
-    home = within.casefold().split("/")[1:]
+    home = _folded(within).split("/")[1:]
     for _ in range(_MOST_DECODINGS):
-        steps = [step for step in path.replace("\\", "/").casefold().split("/") if step not in ("", ".")]
+        steps = [step for step in _folded(path.replace("\\", "/")).split("/") if step not in ("", ".")]
         if ".." in steps or steps[: len(home)] == home:
             return False
         decoded = unquote(path)
@@ -234,3 +263,8 @@ def _outside(path: str, within: str) -> bool:
             return True
         path = decoded
     return False
+
+
+def _folded(path: str) -> str:
+    """*path* without case; to a regular expression without case, two letters of Turkish are an "i" as well."""
+    return path.translate(_TURKISH).casefold()

@@ -168,7 +168,7 @@ _SHAPE = """
     SELECT 'rule ' || rulename || ' on ' || relname
       FROM pg_rewrite JOIN relations ON relations.oid = ev_class WHERE relkind = 'r'
 """
-_OURS = "SELECT oid FROM pg_namespace WHERE nspname = 'doorkey'"
+_OURS = "SELECT to_regnamespace('doorkey')::oid"
 _TEMPORARY = "SELECT pg_my_temp_schema()"
 _QUALIFIED = re.compile(r"\b(doorkey|pg_temp(_\d+)?)\.")
 

@@ -225,8 +225,8 @@ class Connection(psycopg.Connection[Row]):
         proven: until when what it finds is within the bound on staleness, by the monotonic clock.
     """
 
-    deadline = math.inf
-    proven = -math.inf
+    deadline: float = math.inf
+    proven: float = -math.inf
 
     def wait(self, gen: PQGen[T], interval: float = _GLANCE, timeout: float | None = None) -> T:
         """See :meth:`psycopg.Connection.wait`."""
@@ -236,10 +236,10 @@ class Connection(psycopg.Connection[Row]):
 class AsyncConnection(psycopg.AsyncConnection[Row]):
     """The same for asyncio."""
 
-    deadline = math.inf
-    proven = -math.inf
-    born = 0.0
-    idle_since = 0.0
+    deadline: float = math.inf
+    proven: float = -math.inf
+    born: float = 0.0
+    idle_since: float = 0.0
 
     async def wait(self, gen: PQGen[T], interval: float = _GLANCE, timeout: float | None = None) -> T:
         """See :meth:`psycopg.AsyncConnection.wait`, which would ask the server to cancel, and wait 10 s for that."""

@@ -203,7 +203,9 @@ def _write_tokens(key: str, tokens: Iterable[Row], execute: Execute) -> None:
 # What every store does in the same way, and refuses in the same words.
 
 
-SET_READ_ONLY = "the store's operator has set it read-only: nothing can be changed until that is cleared"
+SET_READ_ONLY = (
+    "the store's operator has set it read-only: nothing can be changed until `doorkey store read-only off` lifts that"
+)
 
 
 def page(limit: int) -> int:

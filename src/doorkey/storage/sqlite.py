@@ -222,8 +222,12 @@ class SQLiteStore(rows.Reads):
                 raise TypeError(f"a digest is bytes, not {type(digest).__name__}")
         if not digests:
             return None
-        found = (self._own.finder or self._finder()).fetch(rows.find_nearest_to(len(digests)), digests)
-        return rows.own_record(found, digests)
+        finder = self._own.finder or self._finder()
+        try:
+            return rows.own_record(finder.fetch(rows.find_nearest_to(len(digests)), digests), digests)
+        except UnreadableRecord:  # of a neighbour perhaps, because the driver reads all rows or none
+            found = finder.fetch(rows.find_one_of(len(digests)), digests)
+        return rows.record(found[0]) if found else None
 
     def commit(self, batch: Batch) -> None:
         """See :meth:`~doorkey.storage.protocol.Store.commit`."""
