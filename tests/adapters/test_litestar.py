@@ -384,6 +384,29 @@ def test_assert_protected_names_what_is_forgotten(house: Doorkey) -> None:
     assert_protected(app_of(house, [messages, healthz]), open=["GET /healthz"])
 
 
+def test_assert_protected_asks_a_policy(house: Doorkey) -> None:
+    """Under a policy it names the handlers that no rule describes, but for those that are others' business."""
+
+    @get("/api/messages/{id:int}")
+    async def one() -> None: ...
+
+    @get("/api/forgotten")
+    async def no_rule() -> None: ...
+
+    @asgi("/api/files", is_mount=True, copy_scope=True)
+    async def files(scope: Any, receive: Any, send: Any) -> None: ...
+
+    @get("/page")
+    async def page() -> None: ...
+
+    policy = Policy([Rule("GET", "/api/messages/{id}", "messages:read"), Rule.open("GET", "/api/files")], within="/api")
+    app = Litestar([one, no_rule, files, page], openapi_config=None, logging_config=None)
+    with pytest.raises(AssertionError, match=r"^GET /api/forgotten declares nothing$"):
+        assert_protected(DoorkeyMiddleware(app, house.async_verifier, policy=policy), open=["* /api/files"])
+    with pytest.raises(AssertionError, match="nor a policy"):
+        assert_protected(app)
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [(("a b",), InvalidPermission), ((Requirement("a"), True), InvalidPolicy), ((OPEN, True), InvalidPolicy)],

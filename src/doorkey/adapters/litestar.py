@@ -17,6 +17,7 @@ A policy for a whole application goes around it: ``DoorkeyMiddleware(Litestar(â€
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ from ..core.clients import TrustedProxies
 from ..core.declarations import ELSEWHERE, Operation, Said, assert_declared, ensure_judged
 from ..core.declarations import requirement as stated
 from ..core.model import Granted, Mode, Principal, Requirement
-from ..core.policy import WEBSOCKET
+from ..core.policy import WEBSOCKET, Policy
 from ..core.profiles import Profile
 from ..core.refusals import new_request_id
 from ..core.verify import AsyncVerifier
@@ -167,20 +168,34 @@ def current_principal(connection: Connection) -> Principal | None:
     return asgi.current_principal(cast("Scope", connection.scope))
 
 
-def assert_protected(app: Litestar, open: Collection[str] = ()) -> None:
+def assert_protected(app: Litestar | asgi.DoorkeyMiddleware, open: Collection[str] = ()) -> None:
     """
-    Make sure, in a test, that each handler of *app* declares what it requires, and which are open.
+    Make sure, in a test, that each handler of *app* declares what it requires, or has a rule in the policy, and which
+    are open.
 
     Args:
         open: the operations that may be open, such as ``["GET /healthz"]``.
 
     Raises:
-        AssertionError: names the handlers that declare nothing, and those that are open or not against *open*; or the
-            plugin is missing.
+        AssertionError: names the handlers that declare nothing, and those that are open or not against *open*; or
+            neither plugin nor middleware is there.
     """
-    if not any(isinstance(plugin, DoorkeyPlugin) for plugin in app.plugins):
-        raise AssertionError("the application has no DoorkeyPlugin: nothing is protected")
-    assert_declared(_operations(app), open)
+    if isinstance(app, asgi.DoorkeyMiddleware) and isinstance(app.policy, Policy):
+        operations = _ruled(app.policy, cast("Litestar", app.app))
+    elif isinstance(app, Litestar) and any(isinstance(plugin, DoorkeyPlugin) for plugin in app.plugins):
+        operations = _operations(app)
+    else:
+        raise AssertionError("the application has no DoorkeyPlugin, nor a policy around it: nothing is protected")
+    assert_declared(operations, open)
+
+
+def _ruled(policy: Policy, app: Litestar) -> Iterator[Operation]:
+    """What a policy's rules say of each operation that it does not leave to others."""
+    for one in _operations(app):
+        asked = ("GET" if one.method == "*" else one.method, re.sub(r"\{[^}]*\}", "~", one.path))
+        rule = policy.rule(*asked)
+        if not policy.leaves(*asked):
+            yield one._replace(requirement=Requirement.NOBODY if rule is None else rule.requirement)
 
 
 def _operations(app: Litestar) -> Iterator[Operation]:
