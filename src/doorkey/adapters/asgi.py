@@ -140,10 +140,11 @@ class DoorkeyMiddleware:
         self.gate: Gate = Gate(verifier, trusted_proxies, request_id)
         self.policy = policy
         self.recheck = recheck
-        self._path = path
-        self._leaves: Callable[[str, str], bool] = policy.leaves if isinstance(policy, Policy) else _nothing_is_left
         self._requirement: Callable[[Scope], Requirement | None] = (
-            policy if callable(policy) else lambda scope: policy.requirement(*self._operation(scope))
+            policy if callable(policy) else lambda scope: policy.requirement(_method(scope), path(scope))
+        )
+        self._leaves: Callable[[Scope], bool] = (
+            (lambda scope: policy.leaves(_method(scope), path(scope))) if isinstance(policy, Policy) else _nothing
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -157,21 +158,12 @@ class DoorkeyMiddleware:
         requirement = self._requirement(scope)
         decision = await self.gate.judge(scope, requirement)
         if decision is None:
-            left = self._leaves(*self._operation(scope))
-            await self.app(_introduced(scope, None, PER_ROUTE if left else None), receive, send)
+            await self.app(_introduced(scope, None, PER_ROUTE if self._leaves(scope) else None), receive, send)
         elif isinstance(decision, Granted):
             enter = self.app if kind == "http" else self._watched
             await enter(_introduced(scope, decision.principal, requirement), receive, send)
         else:
             await self.gate.refuse(scope, decision, send)
-
-    def _operation(self, scope: Scope) -> tuple[str, str]:
-        """Method and path, as a policy knows them."""
-        if scope["type"] == "websocket":
-            return WEBSOCKET, self._path(scope)
-        method = scope["method"]
-        # The policy's word for a handshake is a method that any client may write (RFC 9110 §9.1): no rule has it.
-        return method if method != WEBSOCKET else "", self._path(scope)
 
     async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application on a websocket that is judged again at an interval, and closed once its key fails."""
@@ -224,7 +216,16 @@ class DoorkeyMiddleware:
                 return TRY_AGAIN_LATER
 
 
-def _nothing_is_left(method: str, path: str) -> bool:
+def _method(scope: Scope) -> str:
+    """The method, as a policy knows it."""
+    if scope["type"] == "websocket":
+        return WEBSOCKET
+    method: str = scope["method"]
+    # The policy's word for a handshake is a method that any client may write (RFC 9110 §9.1): no rule has it.
+    return method if method != WEBSOCKET else ""
+
+
+def _nothing(scope: Scope) -> bool:
     return False
 
 

@@ -56,11 +56,9 @@ class Gate:
 
     def judge(self, environ: Environ, requirement: Requirement) -> Decision:
         """Decide about a request that asks for what needs *requirement*."""
-        return self.verifier.verify(
-            environ.get("HTTP_AUTHORIZATION"),
-            client_address=client_address(environ, self.trusted_proxies),
-            requires=requirement,
-        )
+        proxies = self.trusted_proxies
+        address = (environ.get("REMOTE_ADDR") or None) if proxies is None else client_address(environ, proxies)
+        return self.verifier.verify(environ.get("HTTP_AUTHORIZATION"), client_address=address, requires=requirement)
 
     def admit(self, environ: Environ, requirement: Requirement | None) -> Refusal | None:
         """
@@ -122,12 +120,14 @@ class DoorkeyMiddleware:
         """Judge one request."""
         method = environ["REQUEST_METHOD"]
         # The policy's word for a websocket's handshake is a method that any client may write: no rule has it.
-        operation = (method if method != WEBSOCKET else "", route_path(environ))
-        requirement = self.policy.requirement(*operation)
+        if method == WEBSOCKET:
+            method = ""
+        path = route_path(environ)
+        requirement = self.policy.requirement(method, path)
         refusal = self.gate.admit(environ, requirement)
         if refusal is not None:
             return answered(refusal, environ, start_response)
-        if requirement is None and self._leaves(*operation):
+        if requirement is None and self._leaves(method, path):
             environ[REQUIREMENT] = PER_ROUTE
         return self.app(environ, start_response)
 
