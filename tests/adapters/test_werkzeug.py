@@ -31,7 +31,7 @@ from doorkey.adapters.werkzeug import (
     requires,
 )
 from doorkey.core.declarations import ELSEWHERE, REQUIREMENT
-from doorkey.core.errors import ConfigurationError, StoreUnavailable
+from doorkey.core.errors import ConfigurationError, InvalidPolicy, StoreUnavailable
 from doorkey.testing import basic, bearer, door, issue
 
 
@@ -313,6 +313,15 @@ def test_an_asynchronous_view_is_guarded_alike() -> None:
     assert asyncio.run(view({REQUIREMENT: needed})) == "later"
     with pytest.raises(ConfigurationError):
         asyncio.run(view({REQUIREMENT: Requirement("messages:write")}))
+
+
+def test_a_class_that_is_no_view() -> None:
+    """What has no place for a decorator is refused where it is decorated."""
+
+    class Anything: ...
+
+    with pytest.raises(InvalidPolicy, match="is no class of views"):
+        requires("messages:read")(Anything)
 
 
 def test_classes_that_list_their_decorators() -> None:
