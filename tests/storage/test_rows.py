@@ -408,3 +408,12 @@ def test_records_that_cannot_be_understood_are_found(store: SQLiteStore) -> None
         f"tok{number:05}" in each.what and f"(key key_{number})" in each.what
         for number, each in zip((7, 1400), found, strict=True)
     )
+
+
+@pytest.mark.parametrize("other", ["text", bytearray(32), None, 7])
+def test_only_bytes_are_digests(other: object) -> None:
+    """What is something else raises, wherever it stands, and never reaches a driver."""
+    rows.refuse_other_than_bytes([])
+    rows.refuse_other_than_bytes([bytes(32), bytes(32)])
+    with pytest.raises(TypeError, match="a digest is bytes"):
+        rows.refuse_other_than_bytes([bytes(32), other])

@@ -56,9 +56,11 @@ class Gate:
 
     def judge(self, environ: Environ, requirement: Requirement) -> Decision:
         """Decide about a request that asks for what needs *requirement*."""
-        proxies = self.trusted_proxies
-        address = (environ.get("REMOTE_ADDR") or None) if proxies is None else client_address(environ, proxies)
-        return self.verifier.verify(environ.get("HTTP_AUTHORIZATION"), client_address=address, requires=requirement)
+        return self.verifier.verify(
+            environ.get("HTTP_AUTHORIZATION"),
+            client_address=client_address(environ, self.trusted_proxies),
+            requires=requirement,
+        )
 
     def admit(self, environ: Environ, requirement: Requirement | None) -> Refusal | None:
         """

@@ -166,9 +166,7 @@ _SET_SCHEMA = "UPDATE properties SET schema = ?, version = version + 1"
 
 def _question(digests: Sequence[bytes]) -> str | None:
     """The statement that finds one of *digests*; ``None`` where there are none."""
-    for digest in digests:
-        if digest.__class__ is not bytes:
-            raise TypeError(f"a digest is bytes, not {type(digest).__name__}")
+    rows.refuse_other_than_bytes(digests)
     if not digests:
         return None
     return rows.FIND_ONE if len(digests) == 1 else rows.find_one_of(len(digests))

@@ -208,6 +208,18 @@ SET_READ_ONLY = (
 )
 
 
+def refuse_other_than_bytes(digests: Sequence[object]) -> None:
+    """
+    Let digests pass, so that no driver compares text with them.
+
+    Raises:
+        TypeError: one of them is something else.
+    """
+    for digest in digests:
+        if digest.__class__ is not bytes:
+            raise TypeError(f"a digest is bytes, not {type(digest).__name__}")
+
+
 def page(limit: int) -> int:
     """*limit* as every engine takes it."""
     return min(max(limit, 0), 2**31 - 1)

@@ -217,9 +217,7 @@ class SQLiteStore(rows.Reads):
 
     def find(self, digests: Sequence[bytes]) -> Record | None:
         """See :meth:`~doorkey.core.verify.Lookup.find`."""
-        for digest in digests:
-            if digest.__class__ is not bytes:
-                raise TypeError(f"a digest is bytes, not {type(digest).__name__}")
+        rows.refuse_other_than_bytes(digests)
         if not digests:
             return None
         finder = self._own.finder or self._finder()
