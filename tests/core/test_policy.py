@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from doorkey.core.declarations import PER_ROUTE, Operation
 from doorkey.core.errors import InvalidPermission, InvalidPolicy
 from doorkey.core.model import Mode, Requirement
 from doorkey.core.policy import WEBSOCKET, Policy, Rule
@@ -391,3 +392,19 @@ def test_a_rule_outside_would_never_be_asked(path: str) -> None:
     """Whoever writes one has mistaken the prefix."""
     with pytest.raises(InvalidPolicy, match="lies outside '/api'"):
         Policy([Rule("GET", path)], within="/api")
+
+
+def test_outside_is_told_from_open() -> None:
+    """What others judge and what is open need no key, both, but only the one was judged here."""
+    policy = Policy([Rule.open("GET", "/api/healthz"), Rule("GET", "/api/{id}", "messages:read")], within="/api")
+    asked = [("GET", "/api/healthz"), ("GET", "/page"), ("GET", "/api/7"), ("PUT", "/api/7")]
+    assert [policy.judged_by(*one) for one in asked] == [None, PER_ROUTE, Requirement("messages:read"), Requirement()]
+    assert [policy.requirement(*one) for one in asked] == [None, None, Requirement("messages:read"), Requirement()]
+
+
+def test_what_rules_say_of_operations() -> None:
+    """For tests of applications: what no rule describes is named, and what is outside is left out."""
+    policy = Policy([Rule.open("GET", "/api/files"), Rule("GET", "/api/{id}/x", "messages:read")], within="/api")
+    routes = [("*", "/api/files"), ("GET", "/api/{id:int}/x"), ("PUT", "/api/{id}/x"), ("GET", "/page")]
+    told = policy.described(Operation(method, path, Requirement.ANY_KEY) for method, path in routes)
+    assert [one.requirement for one in told] == [None, Requirement("messages:read"), Requirement.NOBODY]

@@ -139,7 +139,7 @@ class House:
     def options(self) -> dict[str, Any]:
         """What a middleware is built with besides its verifier."""
         return {
-            "policy": Members(requirement=self.trap.laid("policy", POLICY.requirement)),
+            "policy": Members(judged_by=self.trap.laid("policy", POLICY.judged_by)),
             "trusted_proxies": Members(header=PROXIES.header, client=self.trap.laid("proxies", PROXIES.client)),
             "request_id": self.trap.laid("request id", lambda: "req_1"),
         }

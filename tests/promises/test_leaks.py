@@ -348,7 +348,7 @@ class Journey:
             good = (self.door.verifier, self.door.async_verifier)
             self.ask(good, path, lines, fails=True)
             self.ask(good, path, lines, request_id=broken)
-            self.ask(good, path, lines, policy=Parts(requirement=broken))
+            self.ask(good, path, lines, policy=Parts(judged_by=broken))
             self.ask(good, path, lines, trusted_proxies=Parts(client=broken, header="x-forwarded-for"))
         for at, part in ((1, "hook"), (2, "hook"), (1, "digester"), (2, "digester"), (1, "app")):
             self.websocket(at, part)

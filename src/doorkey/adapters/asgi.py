@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from ..core.clients import TrustedProxies
-from ..core.declarations import PER_ROUTE, REQUIREMENT, Said
+from ..core.declarations import PER_ROUTE, REQUIREMENT, JudgedBy
 from ..core.errors import ConfigurationError
 from ..core.model import Decision, Denied, Granted, Principal, Reason, Requirement, Unavailable
 from ..core.policy import WEBSOCKET, Policy
@@ -69,12 +69,17 @@ class Gate:
         self.trusted_proxies = trusted_proxies
         self._refusals = Refusals(verifier.profile, request_id)
 
-    async def judge(self, scope: Scope, requirement: Requirement | None) -> Decision | None:
-        """Decide about a connection that asks for what needs *requirement*; ``None`` for both if it is open."""
+    async def judge(self, scope: Scope, requirement: JudgedBy) -> Decision | None:
+        """
+        Decide about a connection; ``None`` if it needs no key.
+
+        Args:
+            requirement: ``None`` for an open operation, ``PER_ROUTE`` for one that others judge.
+        """
         path = scope["path"]
         if path and path[0] != "/":
             return Denied(Reason.TARGET)
-        if requirement is None:
+        if requirement is None or requirement is PER_ROUTE:
             return None
         return await self.verifier.verify(
             authorization(scope), client_address=self.client_address(scope), requires=requirement
@@ -132,7 +137,7 @@ class DoorkeyMiddleware:
     ) -> None:
         if not recheck > 0:  # which nan is not, either
             raise ConfigurationError(f"recheck is a number of seconds above 0, not {recheck}")
-        if not (hasattr(policy, "requirement") or callable(policy)):
+        if not (hasattr(policy, "judged_by") or callable(policy)):
             raise ConfigurationError(
                 f"policy is a Policy; per route, it takes the adapter of a framework, not {policy!r}"
             )
@@ -140,11 +145,8 @@ class DoorkeyMiddleware:
         self.gate: Gate = Gate(verifier, trusted_proxies, request_id)
         self.policy = policy
         self.recheck = recheck
-        self._requirement: Callable[[Scope], Requirement | None] = (
-            policy if callable(policy) else lambda scope: policy.requirement(_method(scope), path(scope))
-        )
-        self._leaves: Callable[[Scope], bool] = (
-            (lambda scope: policy.leaves(_method(scope), path(scope))) if isinstance(policy, Policy) else _nothing
+        self._requirement: Callable[[Scope], JudgedBy] = (
+            policy if callable(policy) else lambda scope: policy.judged_by(_method(scope), path(scope))
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,7 +160,7 @@ class DoorkeyMiddleware:
         requirement = self._requirement(scope)
         decision = await self.gate.judge(scope, requirement)
         if decision is None:
-            await self.app(_introduced(scope, None, PER_ROUTE if self._leaves(scope) else None), receive, send)
+            await self.app(_introduced(scope, None, requirement), receive, send)
         elif isinstance(decision, Granted):
             enter = self.app if kind == "http" else self._watched
             await enter(_introduced(scope, decision.principal, requirement), receive, send)
@@ -225,10 +227,6 @@ def _method(scope: Scope) -> str:
     return method if method != WEBSOCKET else ""
 
 
-def _nothing(scope: Scope) -> bool:
-    return False
-
-
 def current_principal(scope: Scope) -> Principal | None:
     """
     Who a connection speaks for; ``None`` for an open operation.
@@ -244,7 +242,7 @@ def current_principal(scope: Scope) -> Principal | None:
     return principal
 
 
-def _introduced(scope: Scope, principal: Principal | None, requirement: Requirement | Said | None) -> Scope:
+def _introduced(scope: Scope, principal: Principal | None, requirement: JudgedBy) -> Scope:
     """A copy of *scope* that says who the principal is, and what was required of it."""
     return {**scope, REQUIREMENT: requirement, "state": {**(scope.get("state") or {}), "principal": principal}}
 

@@ -36,6 +36,7 @@ from ..core.declarations import (
     ELSEWHERE,
     PER_ROUTE,
     REQUIREMENT,
+    JudgedBy,
     Said,
     assert_declared,
     declare,
@@ -174,8 +175,8 @@ class DoorkeyMiddleware:
         required = self._declared(request, view)
         return None if _judged_by(request, required) else await self._judge_later(request, required)
 
-    def _asked(self, request: HttpRequest) -> Requirement | Denied | None:
-        """What a request requires; ``None`` if it needs no key; or that it is for no path."""
+    def _asked(self, request: HttpRequest) -> JudgedBy | Denied:
+        """What a request requires; ``None`` if it is open, ``PER_ROUTE`` outside; or that it is for no path."""
         scope = getattr(request, "scope", None)
         whole: str = request.path_info if scope is None else scope["path"]  # Django may have cut off a glued prefix
         if whole and whole[0] != "/":
@@ -183,11 +184,11 @@ class DoorkeyMiddleware:
         if self.configuration.policy is None:
             return self._declared(request, view_at(request.path_info, getattr(request, "urlconf", None)))
         method = _received_method(request)
-        return self.configuration.policy.requirement(method if method != WEBSOCKET else "", request.path_info)
+        return self.configuration.policy.judged_by(method if method != WEBSOCKET else "", request.path_info)
 
-    def _declared(self, request: HttpRequest, view: object) -> Requirement | None:
+    def _declared(self, request: HttpRequest, view: object) -> JudgedBy:
         if is_outside(self.configuration.site, request.path_info):
-            return None
+            return PER_ROUTE
         if view is None:
             return ELSEWHERE
         needed = required(view, request.method or "")
@@ -202,14 +203,15 @@ class DoorkeyMiddleware:
             self._warned.add(name)
             log.warning("nobody may %s, because it declares nothing: decorate it with requires(...)", name)
 
-    def _judge(self, request: HttpRequest, asked: Requirement | Denied | None) -> HttpResponse | None:
+    def _judge(self, request: HttpRequest, asked: JudgedBy | Denied) -> HttpResponse | None:
         """The refusal, if it is one."""
-        judge = self.configuration.gate.judge
-        return self._settle(request, asked, judge(request.META, asked) if isinstance(asked, Requirement) else asked)
-
-    async def _judge_later(self, request: HttpRequest, asked: Requirement | Denied | None) -> HttpResponse | None:
         if not isinstance(asked, Requirement):
-            return self._settle(request, asked, asked)
+            return self._settle(request, asked, None)
+        return self._settle(request, asked, self.configuration.gate.judge(request.META, asked))
+
+    async def _judge_later(self, request: HttpRequest, asked: JudgedBy | Denied) -> HttpResponse | None:
+        if not isinstance(asked, Requirement):
+            return self._settle(request, asked, None)
         decision = await self.configuration.async_verifier.verify(
             request.META.get("HTTP_AUTHORIZATION"),
             client_address=client_address(request.META, self.configuration.gate.trusted_proxies),
@@ -217,14 +219,11 @@ class DoorkeyMiddleware:
         )
         return self._settle(request, asked, decision)
 
-    def _settle(
-        self, request: HttpRequest, asked: Requirement | Denied | None, decision: Decision | None
-    ) -> HttpResponse | None:
+    def _settle(self, request: HttpRequest, asked: JudgedBy | Denied, decision: Decision | None) -> HttpResponse | None:
+        decision = asked if isinstance(asked, Denied) else decision
         if decision is None or isinstance(decision, Granted):
             request.META[PRINCIPAL] = None if decision is None else decision.principal
             request.META[REQUIREMENT] = asked
-            if asked is None and is_outside(self.configuration.site, request.path_info):
-                request.META[REQUIREMENT] = PER_ROUTE  # nothing was judged
             return None
         return RefusalResponse(
             self.configuration.gate.refusal(request.META, decision), _received_method(request) == "HEAD"
@@ -372,5 +371,5 @@ def _name(view: object) -> str:
     return f"{named.__module__}.{getattr(named, '__qualname__', type(named).__qualname__)}"
 
 
-def _judged_by(request: HttpRequest, needed: Requirement | None) -> bool:
+def _judged_by(request: HttpRequest, needed: JudgedBy) -> bool:
     return request.META.get(REQUIREMENT, PER_ROUTE) is needed

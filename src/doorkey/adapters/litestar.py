@@ -17,7 +17,6 @@ A policy for a whole application goes around it: ``DoorkeyMiddleware(Litestar(â€
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -181,21 +180,12 @@ def assert_protected(app: Litestar | asgi.DoorkeyMiddleware, open: Collection[st
             neither plugin nor middleware is there.
     """
     if isinstance(app, asgi.DoorkeyMiddleware) and isinstance(app.policy, Policy):
-        operations = _ruled(app.policy, cast("Litestar", app.app))
+        operations = app.policy.described(_operations(cast("Litestar", app.app)))
     elif isinstance(app, Litestar) and any(isinstance(plugin, DoorkeyPlugin) for plugin in app.plugins):
         operations = _operations(app)
     else:
         raise AssertionError("the application has no DoorkeyPlugin, nor a policy around it: nothing is protected")
     assert_declared(operations, open)
-
-
-def _ruled(policy: Policy, app: Litestar) -> Iterator[Operation]:
-    """What a policy's rules say of each operation that it does not leave to others."""
-    for one in _operations(app):
-        asked = ("GET" if one.method == "*" else one.method, re.sub(r"\{[^}]*\}", "~", one.path))
-        rule = policy.rule(*asked)
-        if not policy.leaves(*asked):
-            yield one._replace(requirement=Requirement.NOBODY if rule is None else rule.requirement)
 
 
 def _operations(app: Litestar) -> Iterator[Operation]:

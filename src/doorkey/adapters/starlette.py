@@ -20,7 +20,6 @@ runs. Doorkey stands innermost then: last in ``middleware=[…]``, or given to `
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from functools import partial, wraps
 from typing import Any, ClassVar, TypeVar, cast
@@ -154,17 +153,9 @@ def assert_protected(app: object, open: Collection[str] = ()) -> None:
 def operations(app: object, routes: type[Routes] = Routes) -> Iterator[Operation]:
     """Each operation of *app*, with what it requires there, per route or under a policy."""
     policy, within = _protection(app)
-    if not isinstance(policy, Policy):
-        yield from routes(within).operations()
-        return
-    for one in routes(within, strict=False).operations():
-        # Any segment does that is neither in a rule nor dots. What takes all methods is asked for by GET.
-        asked = ("GET" if one.method == "*" else one.method, re.sub(r"\{[^}]*\}", "~", one.path))
-        rule = policy.rule(*asked)
-        if rule is not None:
-            yield one._replace(requirement=rule.requirement)
-        elif policy.requirement(*asked) is not None:
-            yield one._replace(requirement=Requirement.NOBODY)
+    if isinstance(policy, Policy):
+        return policy.described(routes(within, strict=False).operations())
+    return routes(within).operations()
 
 
 def _protection(app: Any) -> tuple[object, object]:

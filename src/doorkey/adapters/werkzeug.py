@@ -29,7 +29,7 @@ from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request
 
 from ..core.clients import TrustedProxies
-from ..core.declarations import ELSEWHERE, Operation, Said, assert_declared, declare, declared, ensure_judged
+from ..core.declarations import ELSEWHERE, PER_ROUTE, Operation, Said, assert_declared, declare, declared, ensure_judged
 from ..core.declarations import requirement as stated
 from ..core.errors import InvalidPolicy
 from ..core.model import Mode, Principal, Requirement
@@ -213,9 +213,9 @@ class _Table(NamedTuple):
         """What its rules say; ``NOBODY`` where none does, though it is closed there."""
         path = path[len(self.at) :]
         rule = self.policy.rule(method, path)
-        if rule is not None or self.policy.requirement(method, path) is None:
-            return None if rule is None else rule.requirement
-        return Requirement.NOBODY
+        if rule is not None:
+            return rule.requirement
+        return None if self.policy.judged_by(method, path) is PER_ROUTE else Requirement.NOBODY
 
 
 def assert_protected(app: object, open: Collection[str] = ()) -> None:

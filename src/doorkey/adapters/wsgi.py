@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..core.clients import TrustedProxies
-from ..core.declarations import PER_ROUTE, REQUIREMENT
+from ..core.declarations import PER_ROUTE, REQUIREMENT, JudgedBy
 from ..core.errors import ConfigurationError
 from ..core.model import Decision, Denied, Granted, Principal, Reason, Requirement, Unavailable
 from ..core.policy import WEBSOCKET, Policy
@@ -62,18 +62,18 @@ class Gate:
             requires=requirement,
         )
 
-    def admit(self, environ: Environ, requirement: Requirement | None) -> Refusal | None:
+    def admit(self, environ: Environ, requirement: JudgedBy) -> Refusal | None:
         """
         Judge a request and write down in *environ* whose it is and what was required, or return the response to it.
 
         Args:
-            requirement: ``None`` for an open operation.
+            requirement: ``None`` for an open operation, ``PER_ROUTE`` for one that others judge.
         """
         path = environ.get("PATH_INFO")
         if path and path[0] != "/":
             return self.refusal(environ, Denied(Reason.TARGET))
         principal = None
-        if requirement is not None:
+        if requirement is not None and requirement is not PER_ROUTE:
             decision = self.judge(environ, requirement)
             if not isinstance(decision, Granted):
                 return self.refusal(environ, decision)
@@ -109,14 +109,13 @@ class DoorkeyMiddleware:
         trusted_proxies: TrustedProxies | None = None,
         request_id: Callable[[], str] = new_request_id,
     ) -> None:
-        if not hasattr(policy, "requirement"):
+        if not hasattr(policy, "judged_by"):
             raise ConfigurationError(
                 f"policy is a Policy; per route, it takes the adapter of a framework, not {policy!r}"
             )
         self.app = app
         self.gate: Gate = Gate(verifier, trusted_proxies, request_id)
         self.policy = policy
-        self._leaves: Callable[[str, str], bool] = getattr(policy, "leaves", lambda method, path: False)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Judge one request."""
@@ -124,14 +123,8 @@ class DoorkeyMiddleware:
         # The policy's word for a websocket's handshake is a method that any client may write: no rule has it.
         if method == WEBSOCKET:
             method = ""
-        path = route_path(environ)
-        requirement = self.policy.requirement(method, path)
-        refusal = self.gate.admit(environ, requirement)
-        if refusal is not None:
-            return answered(refusal, environ, start_response)
-        if requirement is None and self._leaves(method, path):
-            environ[REQUIREMENT] = PER_ROUTE
-        return self.app(environ, start_response)
+        refusal = self.gate.admit(environ, self.policy.judged_by(method, route_path(environ)))
+        return self.app(environ, start_response) if refusal is None else answered(refusal, environ, start_response)
 
 
 def answered(refusal: Refusal, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from .errors import ConfigurationError, InvalidPolicy
 from .model import Mode, Requirement
@@ -43,6 +43,8 @@ OPEN: Final = Said.OPEN
 PER_ROUTE: Final = Said.PER_ROUTE
 """In place of a policy: each endpoint declares its own requirement."""
 
+JudgedBy = Requirement | Literal[Said.PER_ROUTE] | None
+"""What a request is judged by: ``None`` if it is open, ``PER_ROUTE`` if a policy leaves it to others."""
 
 ELSEWHERE: Final = Requirement()
 """What a request requires for which there is no endpoint."""

@@ -17,11 +17,11 @@ does not match falls to ``otherwise``, which is the stricter side.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from .declarations import Said
+from .declarations import PER_ROUTE, JudgedBy, Operation, Said
 from .declarations import requirement as stated
 from .errors import InvalidPolicy
 from .model import Mode, Requirement
@@ -169,6 +169,15 @@ class Policy:
         """
         What an operation requires; ``None`` if it needs no key, because it is open or outside.
 
+        Args: see :meth:`judged_by`.
+        """
+        found = self.judged_by(method, path)
+        return found if isinstance(found, Requirement) else None
+
+    def judged_by(self, method: str, path: str) -> JudgedBy:
+        """
+        What an operation requires; ``None`` if it is open, ``PER_ROUTE`` if it is outside, where others judge.
+
         Args:
             method: exactly as received.
             path: decoded, as the application's router sees it.
@@ -176,15 +185,22 @@ class Policy:
         rule = self.rule(method, path)
         if rule is not None:
             return rule.requirement
-        if self.leaves(method, path):
-            return None
+        if self.within is not None and _outside(path, self.within):
+            return PER_ROUTE
         if self._stricter and self._near(method, path) in self._stricter:
             return Requirement.NOBODY
         return self.otherwise
 
-    def leaves(self, method: str, path: str) -> bool:
-        """Whether an operation is others' business, because it lies outside and no rule describes it."""
-        return self.within is not None and self.rule(method, path) is None and _outside(path, self.within)
+    def described(self, operations: Iterable[Operation]) -> Iterator[Operation]:
+        """Those of the operations that are not outside, each with what its rule says: ``NOBODY`` where none does."""
+        for one in operations:
+            # Any segment does that is neither in a rule nor dots. What takes all methods is asked for by GET.
+            asked = ("GET" if one.method == "*" else one.method, re.sub(r"\{[^}]*\}", "~", one.path))
+            rule = self.rule(*asked)
+            if rule is not None:
+                yield one._replace(requirement=rule.requirement)
+            elif self.judged_by(*asked) is not PER_ROUTE:
+                yield one._replace(requirement=Requirement.NOBODY)
 
     def _near(self, method: str, path: str) -> Rule | None:
         """The rule that a router which forgives slashes and capitals may take an operation for."""
