@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -22,6 +21,8 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import psycopg
+
+from tests.ports import free_port
 
 VARIABLE = "DOORKEY_TEST_POSTGRES"
 
@@ -145,13 +146,6 @@ def new_database() -> Iterator[str]:
             yield urlsplit(given)._replace(path=f"/{name}").geturl()
         finally:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def command(name: str, *arguments: str) -> list[str]:

@@ -23,6 +23,7 @@ from doorkey.cli import parser
 from doorkey.management.secrets import MasterSecrets
 from doorkey.storage.urls import secret_file
 from doorkey.testing import basic, bearer, issue
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -44,8 +45,7 @@ def door(tmp_path: Path) -> Iterator[Doorkey]:
 @contextmanager
 def running(example: Path, tmp_path: Path) -> Iterator[int]:
     """The example in a process of its own, in which a warning is an error; gives its port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DOORKEY")}
     environment |= {
         "DOORKEY_STORE": f"sqlite:///{tmp_path}/keys.db",

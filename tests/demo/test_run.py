@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 import doorkey
-from doorkey.demo import run, serve
+from doorkey.demo import run
 from doorkey.testing import basic
+from tests.ports import free_port
 
 TOKEN = re.compile("[sp]k_(?:live|test)_[0-9A-Za-z]{8}_[0-9A-Za-z]{36}")
 SRC = Path(doorkey.__file__).parents[1]
@@ -64,8 +65,7 @@ def test_the_check_passes_on_both_servers(capsys: pytest.CaptureFixture[str], tm
 
 def test_it_serves_until_it_is_interrupted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Then it stops with exit code 0; the decisions that it made meanwhile are on the screen."""
-    with serve.listen(0) as free:
-        port: int = free.getsockname()[1]
+    port = free_port()
     statuses: list[int] = []
 
     def visit() -> None:

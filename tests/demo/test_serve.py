@@ -15,6 +15,7 @@ import pytest
 
 from doorkey.core.errors import ConfigurationError
 from doorkey.demo import serve
+from tests.ports import free_port
 
 
 async def asgi_application(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
@@ -93,8 +94,7 @@ def test_a_port_of_ones_own_choice() -> None:
 
 def test_the_usual_port_or_any(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a choice it is the usual one, and if that is taken a free one."""
-    with serve.listen(0) as free:
-        usual = free.getsockname()[1]
+    usual = free_port()
     monkeypatch.setattr(serve, "USUAL_PORT", usual)
     with serve.listen() as first, serve.listen() as second:
         assert first.getsockname()[1] == usual

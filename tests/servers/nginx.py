@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.running import PATIENCE, ROOT, Address, connected, free_port, stop
+from tests.ports import free_port
+from tests.servers.running import PATIENCE, ROOT, Address, connected, stop
 
 PAGE = (ROOT / "docs/behind-a-proxy.md").read_text("utf-8")
 RECIPES = {

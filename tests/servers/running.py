@@ -15,6 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
 """Seconds after which a server that does not start is given up; this machine may be busy."""
@@ -124,14 +126,6 @@ def running(template: str, unix: Path | None = None, environment: Mapping[str, s
             raise
         finally:
             stop(process)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def connected(address: Address, source: str = "", timeout: float = 10.0) -> socket.socket:

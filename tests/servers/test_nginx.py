@@ -13,10 +13,11 @@ import pytest
 
 from doorkey.testing import basic
 from tests.adapters.wire import Answer
+from tests.ports import free_port
 from tests.servers import judging, nginx
 from tests.servers.client import exchange, handshake_lines, send
 from tests.servers.judging import ALLOWED, EQUAL, OWN, told
-from tests.servers.running import SERVERS, Address, Server, connected, free_port, running
+from tests.servers.running import SERVERS, Address, Server, connected, running
 from tests.servers.site import CLIENT, OUTER
 
 STRANGER = "127.0.0.3"

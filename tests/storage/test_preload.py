@@ -21,7 +21,7 @@ import doorkey
 from doorkey.management import audit
 from doorkey.management.secrets import MasterSecrets
 from doorkey.testing import basic, issue
-from tests.postgres_server import free_port
+from tests.ports import free_port
 
 WORKERS = 4
 KEYS = 12
