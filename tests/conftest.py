@@ -29,6 +29,9 @@ pytest.register_assert_rewrite("doorkey.testing")
 settings.register_profile("doorkey", deadline=None)
 settings.load_profile("doorkey")
 
+# What a shell starts in the background ignores it, and so would all that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session")
 def make_server() -> Iterator[Callable[..., Server]]:

@@ -44,7 +44,11 @@ def listen(port: int | None = None) -> socket.socket:
 
 @contextmanager
 def until_stopped() -> Iterator[None]:
-    """Let SIGINT or SIGTERM end what runs in this context, both by KeyboardInterrupt, so that it tidies up."""
+    """
+    Let SIGINT or SIGTERM end what runs in this context, both by KeyboardInterrupt, so that it tidies up.
+
+    A SIGINT that Python was started to ignore, as by a shell in the background, is ignored as before.
+    """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with suppress(KeyboardInterrupt):
