@@ -101,12 +101,16 @@ class Gate:
     async def refuse(self, scope: Scope, refused: Denied | Unavailable, send: Send) -> None:
         """Answer in the application's place; a websocket before it is accepted: with a bare 403 if need be."""
         if scope["type"] == "http":
-            await _respond("http.response", self.refusal(scope, refused), send, scope["method"] == "HEAD")
-            return
-        if "websocket.http.response" in (scope.get("extensions") or {}):
-            await _respond("websocket.http.response", self.refusal(scope, refused), send)
+            kind = "http.response"
+        elif "websocket.http.response" in (scope.get("extensions") or {}):
+            kind = "websocket.http.response"
         else:
             await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": ""})
+            return
+        refusal = self.refusal(scope, refused)
+        headers = refusal.raw_headers if kind == "http.response" else _joined(refusal.raw_headers)
+        await send({"type": f"{kind}.start", "status": refusal.status, "headers": headers})
+        await send({"type": f"{kind}.body", "body": b"" if scope.get("method") == "HEAD" else refusal.body})
 
 
 class DoorkeyMiddleware:
@@ -251,12 +255,6 @@ def authorization(scope: Scope) -> bytes | list[bytes]:
     """The field lines of ``Authorization`` (ASGI gives names in lower case), without a list if there is one."""
     lines = [value for name, value in scope["headers"] if name == b"authorization"]
     return lines[0] if len(lines) == 1 else lines
-
-
-async def _respond(kind: str, refusal: Refusal, send: Send, bodiless: bool = False) -> None:
-    headers = refusal.raw_headers if kind == "http.response" else _joined(refusal.raw_headers)
-    await send({"type": f"{kind}.start", "status": refusal.status, "headers": headers})
-    await send({"type": f"{kind}.body", "body": b"" if bodiless else refusal.body})
 
 
 def _joined(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from secrets import randbelow, token_hex
 from typing import NamedTuple
 
@@ -112,7 +113,7 @@ class _Template:
     body: tuple[bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen it would cost twice as much, and there is one for each refused request
 class Refusal:
     """An HTTP response. For HEAD, send it without its body."""
 
@@ -160,6 +161,9 @@ class Refusals:
             for script in (False, True)
             if "{" not in answer.message
         }
+        if not profile.discloses:
+            for hidden, script in product((Reason.EXPIRED, Reason.REVOKED), (False, True)):
+                self._templates[hidden, script] = self._templates[Reason.UNKNOWN, script]
 
     def refusal(self, refused: Denied | Unavailable, *, script: bool = False) -> Refusal:
         """
@@ -172,8 +176,6 @@ class Refusals:
             ValueError: ``request_id`` made a name that cannot stand in a header field.
         """
         reason = None if isinstance(refused, Unavailable) else refused.reason
-        if not self._profile.discloses and reason in (Reason.EXPIRED, Reason.REVOKED):
-            reason = Reason.UNKNOWN
         template = self._templates.get((reason, script))
         if template is None:
             assert isinstance(refused, Denied)  # noqa: S101  # for the types: no verdict has a template
