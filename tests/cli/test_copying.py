@@ -152,6 +152,7 @@ def test_a_chain_that_is_not_whole(run: Run, workspace: str) -> None:
     [
         ([], {}, TO, "the same: cp -p doorkey.db.secret new.db.secret"),
         (["--secret-file", "my secret"], {}, TO, "the same: cp -p 'my secret' new.db.secret"),
+        (["--secret-file", "s"], {"DOORKEY_SECRET": "x"}, TO, "the same: cp -p s new.db.secret"),
         ([], {}, "postgresql://db/keys", "the same: set DOORKEY_SECRET to what doorkey.db.secret holds"),
         ([], {"DOORKEY_SECRET": b64encode(urandom(32)).decode()}, TO, "the same: set DOORKEY_SECRET as it is set here"),
     ],

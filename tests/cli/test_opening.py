@@ -48,7 +48,7 @@ def test_an_actor_that_no_event_can_bear(args: Namespace) -> None:
 
 
 def test_where_the_secret_stands(args: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the database unless the command line says otherwise; the environment goes before both."""
+    """Beside the database; the environment goes before that, and what the command line says before both."""
     assert secret_path(args) == tmp_path / "keys.db.secret"
     text = (tmp_path / "keys.db.secret").read_text()
     (tmp_path / "keys.db.secret").rename(tmp_path / "secret")
@@ -57,9 +57,16 @@ def test_where_the_secret_stands(args: Namespace, tmp_path: Path, monkeypatch: p
     args.secret_file = tmp_path / "secret"
     with opened(args):
         pass
-    args.secret_file = tmp_path / "nothing"
-    monkeypatch.setenv("DOORKEY_SECRET", text.strip())
+    monkeypatch.setenv("DOORKEY_SECRET", "no secret at all")
     with opened(args):
+        pass
+    args.secret_file = None
+    monkeypatch.setenv("DOORKEY_SECRET", text.strip())
+    assert secret_path(args) is None
+    with opened(args):
+        pass
+    args.secret_file = tmp_path / "nothing"
+    with pytest.raises(InvalidSecret, match="there is no master secret at"), opened(args):
         pass
 
 

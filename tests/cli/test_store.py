@@ -76,6 +76,10 @@ def test_init_by_the_environment(
     }
     assert not list(tmp_path.glob("*.secret"))
     assert run("workspace", "provision", "Acme").returncode == 0
+    named = ask("init", "--store", "sqlite:///third.db", "--secret-file", "third.secret")
+    assert (named["secret"], named["secret_made"]) == ("third.secret", True)
+    assert run("store", "check", "--store", "sqlite:///third.db", "--secret-file", "third.secret").returncode == 0
+    assert run("workspace", "list", "--store", "sqlite:///third.db").returncode == 3
 
 
 def test_init_uses_a_secret_that_is_there(run: Run, tmp_path: Path) -> None:

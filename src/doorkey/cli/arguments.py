@@ -36,7 +36,7 @@ def options() -> ArgumentParser:
         "--secret-file",
         metavar="PATH",
         type=Path,
-        help="the master secret (else the database's path and .secret; DOORKEY_SECRET goes before both)",
+        help="the master secret (else what DOORKEY_SECRET holds, else the database's path and .secret)",
     )
     group.add_argument("--actor", metavar="NAME", help="who changes (else DOORKEY_ACTOR, else user@host)")
     group.add_argument("--json", action="store_true", help="one JSON document instead of text for people")

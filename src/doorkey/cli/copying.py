@@ -84,7 +84,7 @@ def _thaw(url: str) -> str:
 
 def _same_secret(args: Namespace) -> str:
     """Where the services that are pointed to the target find the master secret."""
-    if VARIABLE in os.environ:
+    if args.secret_file is None and VARIABLE in os.environ:
         return f"the same: set {VARIABLE} as it is set here"
     here, there = args.secret_file or secret_file(args.source), secret_file(args.target)
     if here is None or there is None:

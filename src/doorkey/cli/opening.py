@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -13,7 +14,7 @@ from typing import TypeVar
 from ..core.errors import InvalidURL, UnusableStore
 from ..core.profiles import PROFILES
 from ..door import Doorkey, assemble
-from ..management.secrets import MasterSecrets
+from ..management.secrets import VARIABLE, MasterSecrets
 from ..storage.protocol import Properties, Store
 from ..storage.urls import create_store, open_store, secret_file, upgrade_store
 
@@ -38,14 +39,25 @@ def opened(args: Namespace) -> Iterator[Doorkey]:
                 f"the store was made for the profile {profile!a}, which is your own: manage it from Python, with "
                 "doorkey.open(…, profile=…)"
             )
-        door = assemble(store, MasterSecrets.load(secret_path(args)), clock=args.clock)
+        door = assemble(store, master_secrets(args), clock=args.clock)
         yield replace(door, keyring=door.keyring.acting(args.actor))
 
 
+def master_secrets(args: Namespace) -> MasterSecrets:
+    """
+    The master secrets of this command line.
+
+    Raises:
+        InvalidSecret: there are none, or they cannot be read.
+    """
+    path = secret_path(args)
+    return MasterSecrets.load() if path is None else MasterSecrets.load(path, {})
+
+
 def secret_path(args: Namespace) -> Path | None:
-    """Where the master secret stands, unless ``DOORKEY_SECRET`` holds it."""
+    """The file of the master secret: the one named, else the one beside the database; ``None`` for the environment."""
     path: Path | None = args.secret_file
-    return secret_file(args.store) if path is None else path
+    return secret_file(args.store) if path is None and VARIABLE not in os.environ else path
 
 
 def named_store(args: Namespace) -> Store:

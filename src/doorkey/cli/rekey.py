@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -37,7 +36,7 @@ def rekey(args: Namespace) -> int:
             clock=args.clock,
             progress=lambda done, total: draw("moving", done, total),
         )
-    origin = VARIABLE if VARIABLE in os.environ else str(secret_path(args))
+    origin = str(secret_path(args) or VARIABLE)
     free = [secret for secret in others if secret not in {each.secret for each in done.left}]
     lines = [
         f"newest:  {done.newest}, the first of {shown(origin)}",

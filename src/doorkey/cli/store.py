@@ -21,7 +21,7 @@ from ..storage.protocol import SCHEMA, Checkable, Finding, Key, Properties, Stor
 from ..storage.urls import place
 from . import copying
 from .arguments import Commands, command, default_store, group
-from .opening import named_store, pages, secret_path, upgraded
+from .opening import master_secrets, named_store, pages, secret_path, upgraded
 from .output import moment, report, shown
 
 
@@ -59,7 +59,7 @@ def init(args: Namespace) -> int:
             made.unlink()
         raise
     door.close()
-    origin = VARIABLE if VARIABLE in os.environ else str(path)
+    origin = str(path or VARIABLE)
     news = f"{origin}, made just now: keep a copy, away from the database" if made else f"{origin}, which was there"
     options = [] if args.store == default_store() else ["--store", place(args.store)]
     options += [] if args.secret_file is None else ["--secret-file", str(path)]
@@ -101,12 +101,14 @@ def _refuse_existing(args: Namespace) -> None:
 
 def _secrets(path: Path | None) -> tuple[MasterSecrets, Path | None]:
     """The master secrets that are there; else a new one, and where it was written."""
-    if VARIABLE in os.environ:
-        return MasterSecrets.load(), None
     if path is None:
-        raise InvalidSecret(f"a store that is no file has no secret beside it: set {VARIABLE}, or name a --secret-file")
+        if VARIABLE not in os.environ:
+            raise InvalidSecret(
+                f"a store that is no file has no secret beside it: set {VARIABLE}, or name a --secret-file"
+            )
+        return MasterSecrets.load(), None
     if os.path.lexists(path):
-        return MasterSecrets.load(path), None
+        return MasterSecrets.load(path, {}), None
     if not path.parent.is_dir():
         raise InvalidSecret(f"there is no directory {path.parent}: look for a mistyped path, or make it first")
     secrets = MasterSecrets.generate()
@@ -166,7 +168,7 @@ def _state(properties: Properties) -> Iterator[Finding]:
 
 def _named_secrets(args: Namespace, properties: Properties) -> Iterator[Finding]:
     try:
-        MasterSecrets.load(secret_path(args)).check(properties.fingerprints)
+        master_secrets(args).check(properties.fingerprints)
     except InvalidSecret as error:
         yield Finding("error", str(error), "no service can start, and no token be revealed, before that is mended")
 
