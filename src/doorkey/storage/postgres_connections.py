@@ -20,7 +20,7 @@ import re
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import monotonic
@@ -572,28 +572,22 @@ def statement(text: str) -> bytes:
 # Forks.
 
 _everything: WeakSet[Connections | AsyncConnections] = WeakSet()
-_held: list[Any] = []
-_inherited: list[Any] = []
 _forking = threading.RLock()
+_held = ExitStack()
+_inherited: list[Any] = []
 
 
 def _before_fork() -> None:
     """Close what threads share, and keep it closed until the fork is over."""
-    _hold(_forking)
+    _held.enter_context(_forking)
     for each in list(_everything):
-        _hold(each.lock)
+        _held.enter_context(each.lock)
         if isinstance(each, Connections):
             each.empty()
 
 
-def _hold(lock: Any) -> None:
-    lock.acquire()
-    _held.append(lock)
-
-
 def _after_fork() -> None:
-    while _held:
-        _held.pop().release()
+    _held.pop_all().close()  # in one go: once _forking is given back, another thread's fork holds locks of its own
 
 
 def _after_fork_in_child() -> None:

@@ -24,7 +24,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -551,28 +551,22 @@ def _refuse_content(path: Path, timeout: float) -> None:
 
 _stores: WeakSet[SQLiteStore] = WeakSet()
 _forking = threading.RLock()
-_held: list[Any] = []
+_held = ExitStack()
 _inherited: list[sqlite3.Connection] = []
 
 
 def _before_fork() -> None:
     """Close every connection, and keep all of them closed until the fork is over."""
-    _hold(_forking)
+    _held.enter_context(_forking)
     for store in list(_stores):
-        _hold(store._joining)
+        _held.enter_context(store._joining)
         for connection in (*store._connections, store._anchor):
-            _hold(connection.lock)
+            _held.enter_context(connection.lock)
             connection.close()
 
 
-def _hold(lock: Any) -> None:
-    lock.acquire()
-    _held.append(lock)
-
-
 def _after_fork() -> None:
-    while _held:
-        _held.pop().release()
+    _held.pop_all().close()  # in one go: once _forking is given back, another thread's fork holds locks of its own
 
 
 def _after_fork_in_child() -> None:
