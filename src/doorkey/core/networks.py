@@ -72,9 +72,18 @@ def canonical_address(text: str) -> str:
     ('192.0.2.1', 'fe80::1')
     """
     packed = _packed(text)
-    if len(packed) == 16:
-        return inet_ntop(AF_INET6, packed)
-    return inet_ntop(AF_INET, packed) if ":" in text else text
+    return _written(packed) if ":" in text else text
+
+
+def _written(packed: bytes) -> str:
+    """The text of an address; of IPv6 without a dotted quad, which only some platforms write (RFC 5952 §5)."""
+    if len(packed) == 4:
+        return inet_ntop(AF_INET, packed)
+    text = inet_ntop(AF_INET6, packed)
+    if "." not in text:
+        return text
+    high, low = struct.unpack(">HH", packed[12:])
+    return f"{text[: text.rindex(':')]}:{high:x}:{low:x}"
 
 
 def _packed(text: str) -> bytes:
@@ -265,21 +274,20 @@ def _exact_range(text: str) -> tuple[int, int, int]:
             raise InvalidNetwork(f"{text!r} is no network: of a range, list the blocks that it is made of")
         raise InvalidNetwork(f"{text!r} is no network: write it as 203.0.113.7, 10.0.0.0/8 or 2001:db8::/32")
     ipv4, ipv6, length = match.groups()
-    family, packed = (AF_INET, inet_pton(AF_INET, ipv4)) if ipv4 else (AF_INET6, _pton6(ipv6))
+    packed = inet_pton(AF_INET, ipv4) if ipv4 else _pton6(ipv6)
     bits = 8 * len(packed)
     prefix = bits if length is None else int(length)
     if prefix > bits:
         raise InvalidNetwork(f"{text!r} has too long a prefix: at most /{bits} fits such an address")
     if packed.startswith(_MAPPED):
-        family, packed, bits, prefix = AF_INET, packed[12:], 32, prefix - 96
+        packed, bits, prefix = packed[12:], 32, prefix - 96
         if prefix < 0:
             raise InvalidNetwork(
                 f"{text!r} is IPv4-mapped but shorter than /96: write the IPv4 block, such as 10.0.0.0/8"
             )
     first, size = int.from_bytes(packed, "big"), 1 << (bits - prefix)
     if surplus := first % size:
-        block = inet_ntop(family, (first - surplus).to_bytes(len(packed), "big"))
-        address = inet_ntop(family, packed)
+        block, address = _written((first - surplus).to_bytes(len(packed), "big")), _written(packed)
         raise InvalidNetwork(
             f"{text!r} has host bits set: write {block}/{prefix} for the block or {address} for the address"
         )
@@ -297,7 +305,7 @@ def _from_mask(match: re.Match[str]) -> str:
 
 def _from_integer(match: re.Match[str]) -> str:
     number = int(match[0], 0)
-    return inet_ntop(AF_INET, number.to_bytes(4, "big")) if number <= 0xFFFFFFFF else match[0]
+    return _written(number.to_bytes(4, "big")) if number <= 0xFFFFFFFF else match[0]
 
 
 def _padded(match: re.Match[str]) -> str:
