@@ -310,6 +310,12 @@ def _check_challenges(row: Row, challenges: Sequence[str]) -> None:
     error = "" if row.code == "api_key_missing" else ', error="invalid_token"'
     both = ['Basic realm="API", charset="UTF-8"', f'Bearer realm="API"{error}']
     wanted = [] if row.status != 401 else both[1:] if row.script else both
+    if row.code == "insufficient_permissions":
+        (challenge,) = challenges
+        told = re.fullmatch('Bearer realm="API", error="insufficient_scope"(?:, scope="([^"]+)")?', challenge)
+        assert told, challenge
+        assert (told[1] or "").split() == re.findall(r"\w+:\w+", row.mentions)
+        return
     assert challenges == ([", ".join(wanted)] if row.websocket and wanted else wanted)
 
 
@@ -589,7 +595,7 @@ PROFILE_ROWS = (
         profile="falu",
         mentions="a public key",
     ),
-    Row("FALU: permissions", bearer("reader"), "insufficient_permissions", profile="falu", method="POST"),
+    forbidden("FALU: permissions", "reader", "messages:write", profile="falu", method="POST"),
     Row("FALU: network", bearer("office"), "network_not_allowed", profile="falu", peer=OUTSIDE, mentions=OUTSIDE),
     Row("FALU: the store is down", bearer("secret"), "auth_unavailable", profile="falu", store="down"),
     Row(
@@ -624,7 +630,7 @@ METHODS = (
     Row("HEAD follows GET", basic("reader"), sees="reader", method="HEAD"),
     Row("HEAD without a key", None, "api_key_missing", method="HEAD"),
     Row("HEAD with a revoked key", basic("revoked"), "api_key_revoked", method="HEAD"),
-    Row("HEAD without a permission", basic("live_reader"), "insufficient_permissions", method="HEAD", target="/both"),
+    forbidden("HEAD without a permission", "live_reader", "messages:read, charges:read", method="HEAD", target="/both"),
     Row("HEAD of an open operation", method="HEAD", target="/healthz"),
     Row("POST where only GET is open", None, "api_key_missing", method="POST", target="/healthz"),
     Row("OPTIONS without a key", None, "api_key_missing", method="OPTIONS"),
@@ -669,7 +675,7 @@ METHODS = (
     scripted("Origin and navigate: a form", ("Origin", "https://a.example"), ("Sec-Fetch-Mode", "navigate")),
     Row("Origin with a revoked key", basic("revoked"), "api_key_revoked", headers=(("Origin", "x"),), script=True),
     Row("Origin with a malformed key", bearer("cut"), "api_key_malformed", headers=(("Origin", "x"),), script=True),
-    forbidden("Origin and 403: no challenge", "reader", "messages:write", method="POST", headers=(("Origin", "x"),)),
+    forbidden("Origin and 403: no window", "reader", "messages:write", method="POST", headers=(("Origin", "x"),)),
     Row("Origin with a good key", basic("reader"), sees="reader", headers=(("Origin", "https://shop.example"),)),
 )
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -105,15 +106,40 @@ def test_header_fields(refused: Denied | Unavailable, profile: Profile, script: 
 
 @EVERY
 def test_challenges(refused: Denied | Unavailable, profile: Profile, script: bool) -> None:
-    """Every 401, and it alone, has Basic first and Bearer in its own line; a script's has Bearer alone."""
+    """
+    Every 401 has Basic first and Bearer in its own line; a script's has Bearer alone. Of the rest only a key that lacks
+    permissions is challenged, by Bearer.
+    """
     refusal = of(refused, profile, script)
     challenges = values(refusal, "WWW-Authenticate")
     if refusal.status != 401:
-        assert challenges == []
+        lacks = isinstance(refused, Denied) and refused.reason is Reason.PERMISSIONS
+        assert challenges == ['Bearer realm="API", error="insufficient_scope", scope="messages:read"'] * lacks
         return
     missing = isinstance(refused, Denied) and refused.reason is Reason.MISSING
     bearer = 'Bearer realm="API"' + ("" if missing else ', error="invalid_token"')
     assert challenges == ([bearer] if script else ['Basic realm="API", charset="UTF-8"', bearer])
+
+
+def test_the_scopes_that_are_missing() -> None:
+    """A key that lacks permissions learns them all, as scopes (RFC 6750 §3.1), if they have names."""
+    for permissions, scope in (
+        (("messages:read", "messages:write"), ', scope="messages:read messages:write"'),
+        ((), ""),
+    ):
+        refusal = of(Denied(Reason.PERMISSIONS, requirement=Requirement(permissions)))
+        assert values(refusal, "WWW-Authenticate") == [f'Bearer realm="API", error="insufficient_scope"{scope}']
+
+
+def test_one_type_of_problem_has_one_title() -> None:
+    """That of the code, where the address of the explanation names it; else of the status (RFC 9457 §3.1.3)."""
+    for profile in (FALU, replace(FALU, doc_url="https://acme.example/errors/{code}")):
+        bodies = [json.loads(of(refused, profile).body) for refused, _, _ in ROWS]
+        titles = {body["type"]: body["title"] for body in bodies}
+        assert [body["title"] for body in bodies] == [titles[body["type"]] for body in bodies]
+        assert all(titles.values())
+    assert len(titles) == len(ROWS)
+    assert titles["https://acme.example/errors/api_key_missing"] == "API key missing"
 
 
 def test_the_realm_is_the_profiles() -> None:
@@ -159,7 +185,7 @@ def test_the_body_is_json_of_the_profiles_shape(refused: Denied | Unavailable, p
         assert set(body) == told | {"type", "title", "status", "detail"}
         assert body["status"] == refusal.status
         assert body["detail"] == body["message"]
-        assert body["title"]
+        assert body["title"] == HTTPStatus(refusal.status).phrase
         assert body["type"] == body["doc_url"]
     else:
         assert set(body) == {"error"}

@@ -3,7 +3,9 @@ From a refusal to HTTP: status, header fields, body. The only such mapping; adap
 
 Every 401 carries challenges (RFC 9110 §11.6.1): ``Basic`` first (RFC 7617 §2), ``Bearer`` as a field line of its own
 (RFC 6750 §3). A request that a browser's script sent is challenged with ``Bearer`` alone, because a ``Basic`` challenge
-opens a password window. Every refusal is kept out of caches and names its request.
+opens a password window. A key that lacks permissions is told which, as scopes, by ``Bearer`` (§3.1).
+
+Every refusal is kept out of caches and names its request.
 
 A refusal without detail is made from a template, once per profile; nothing is kept of what clients choose.
 """
@@ -13,11 +15,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import product
 from secrets import randbelow, token_hex
 from typing import NamedTuple
 
-from .model import Denied, Mode, Reason, Unavailable
+from .model import Denied, Mode, Reason, Requirement, Unavailable
 from .profiles import DEFAULT, ErrorShape, Profile
 
 Headers = tuple[tuple[str, str], ...]
@@ -180,7 +183,8 @@ class Refusals:
         if template is None:
             assert isinstance(refused, Denied)  # noqa: S101  # for the types: no verdict has a template
             answer = TABLE[reason]
-            template = self._template(answer, answer.message.format(**self._details(refused)), script)
+            message = answer.message.format(**self._details(refused))
+            template = self._template(answer, message, script, refused.requirement)
         request_id = self._request_id()
         if not (request_id.isascii() and request_id.isprintable()) or '"' in request_id or "\\" in request_id:
             raise ValueError("a request id is printable ASCII without quotes and backslashes")
@@ -202,8 +206,10 @@ class Refusals:
                 details["given"] = "test" if requirement.mode is Mode.LIVE else "live"
         return details
 
-    def _template(self, answer: Answer, message: str, script: bool) -> _Template:
-        headers = tuple(self._headers(answer, script))
+    def _template(
+        self, answer: Answer, message: str, script: bool, requirement: Requirement | None = None
+    ) -> _Template:
+        headers = tuple(self._headers(answer, script, requirement))
         before, after = json.dumps(self._body(answer, message)).rsplit(r"\u0000", 1)
         return _Template(
             answer.status,
@@ -212,20 +218,24 @@ class Refusals:
             (before.encode(), after.encode()),
         )
 
-    def _headers(self, answer: Answer, script: bool) -> list[tuple[str, str]]:
+    def _headers(self, answer: Answer, script: bool, requirement: Requirement | None) -> list[tuple[str, str]]:
         problem = self._profile.errors is ErrorShape.PROBLEM
         headers = [
             ("Content-Type", "application/problem+json" if problem else "application/json"),
             ("Cache-Control", "no-store"),
             ("Vary", "Authorization"),
         ]
+        realm = f'realm="{self._profile.realm}"'
         if answer.status == 401:
             headers[-1] = ("Vary", "Authorization, Origin, Sec-Fetch-Mode")
-            realm = f'realm="{self._profile.realm}"'
             if not script:
                 headers.append(("WWW-Authenticate", f'Basic {realm}, charset="UTF-8"'))
             error = "" if answer is TABLE[Reason.MISSING] else ', error="invalid_token"'
             headers.append(("WWW-Authenticate", f"Bearer {realm}{error}"))
+        elif requirement is not None and answer is TABLE[Reason.PERMISSIONS]:
+            names = requirement.permissions
+            scope = f', scope="{" ".join(names)}"' if names else ""
+            headers.append(("WWW-Authenticate", f'Bearer {realm}, error="insufficient_scope"{scope}'))
         return headers
 
     def _body(self, answer: Answer, message: str) -> dict[str, object]:
@@ -233,7 +243,9 @@ class Refusals:
         doc_url = self._profile.doc_url.format(code=answer.code, section=_SECTIONS[answer.status])
         members = {"code": answer.code, "message": message, "doc_url": doc_url, "request_id": "\x00"}
         if self._profile.errors is ErrorShape.PROBLEM:
-            return {"type": doc_url, "title": answer.title, "status": answer.status, "detail": message, **members}
+            # One type has one title (RFC 9457 §3.1.3); without the code in its address a status is one type.
+            title = answer.title if "{code}" in self._profile.doc_url else HTTPStatus(answer.status).phrase
+            return {"type": doc_url, "title": title, "status": answer.status, "detail": message, **members}
         return {"error": {"type": "api_error" if answer.status == 503 else "invalid_request_error", **members}}
 
 

@@ -20,6 +20,10 @@ TIMEOUT = 10
 _ROW = "  {:4}  {:20}  {:30}  {:28}  {}"
 
 
+LACKING = "insufficient_permissions"
+_LACKING = ("Bearer",)
+
+
 class Outcome(NamedTuple):
     """What counts of a response: its status, what it says of itself, and the schemes that it challenges with."""
 
@@ -28,7 +32,7 @@ class Outcome(NamedTuple):
     challenges: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        usual = ("Basic", "Bearer") if self.status == 401 else ()
+        usual = ("Basic", "Bearer") if self.status == 401 else _LACKING if self.note == LACKING else ()
         said = f"{self.status or ''} {self.note}".strip()
         return said if self.challenges == usual else f"{said}, {' '.join(self.challenges) or 'no challenge'}"
 
@@ -39,8 +43,8 @@ def unauthorized(code: str, *challenges: str) -> Outcome:
 
 
 def forbidden(code: str) -> Outcome:
-    """A 403, which has none."""
-    return Outcome(403, code)
+    """A 403, which has none, unless permissions are lacking."""
+    return Outcome(403, code, _LACKING if code == LACKING else ())
 
 
 def basic(token: str, password: str = "") -> Header:

@@ -15,7 +15,7 @@ from .. import KeyType, Mode, Reason
 from ..core.errors import KeyringError
 from ..core.refusals import TABLE
 from ..core.tokens import mint
-from .report import Client, Outcome, Report, Write, basic, bearer, forbidden, unauthorized
+from .report import LACKING, Client, Outcome, Report, Write, basic, bearer, forbidden, unauthorized
 from .stage import Stage
 
 Server = tuple[str, AbstractContextManager[int]]
@@ -37,7 +37,7 @@ def check(stage: Stage, servers: Sequence[Server], write: Write = print) -> int:
     started = time.monotonic()
     write(f"Real requests over HTTP, with the keys of the workspace {stage.workspace}:")
     write("  " + "  ".join(stage.tokens[type, mode].hint for mode in Mode for type in KeyType))
-    write("Where nothing else is said, a 401 challenges with Basic and Bearer.")
+    write("Where nothing else is said, a 401 challenges with Basic and Bearer, and a lack of permissions with Bearer.")
     for title, running in servers:
         with running as port:
             report.server(title)
@@ -84,7 +84,7 @@ def _permissions(stage: Stage, client: Client) -> None:
     publishable = basic(stage.tokens[KeyType.PUBLISHABLE, Mode.TEST].expose())
     messages = basic(_reveal(stage, stage.restricted))
     reader = basic(_reveal(stage, _issue(stage, permissions=["messages:read"])))
-    lacking = forbidden("insufficient_permissions")
+    lacking = forbidden(LACKING)
     bought = client.ask("POST /v1/tokens", "publishable key", ON_TEST_DATA, publishable, form=CARD)
     paid = {**CHARGE, "source": str(bought.get("id"))}
     client.ask("POST /v1/charges", "publishable key", forbidden("secret_key_required"), publishable, form=paid)
