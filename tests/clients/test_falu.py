@@ -39,6 +39,17 @@ def test_objects_are_made_read_and_listed(falu_service: Service, mode: Mode) -> 
         assert (messages[0].resource, error) == (sent.resource, None)
 
 
+def test_what_the_clients_own_examples_send(falu_service: Service) -> None:
+    """A message on a stream; a payment from a telephone; and what a shop keeps for itself."""
+    mpesa = {"phone": "+254722000000", "reference": "INV-1", "paybill": True, "destination": "600000"}
+    with speaking_falu(falu_service.url):
+        sent, error = falu.Messages.send_message({**MESSAGE, "stream": "transactional"}, api_key=falu_service.token())
+        assert (error, sent.stream) == (None, "transactional")
+        payment = {**PAYMENT, "customer": "cust_1", "mpesa": mpesa, "metadata": {"order": "17"}}
+        made, error = falu.Payment.create_payment(payment, api_key=falu_service.token())
+    assert (error, made.mpesa["phone"], made.metadata) == (None, "+254722000000", {"order": "17"})
+
+
 def test_what_the_client_sends_beside_the_key_counts_nothing(falu_service: Service) -> None:
     """It says X-Live-Mode: False with a live key, unless told otherwise, and names any workspace that it is told to."""
     falu_service.requests.clear()

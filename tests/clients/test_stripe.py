@@ -108,6 +108,21 @@ def test_a_list_is_paged_through(fluveo: Service) -> None:
     assert len(fluveo.requests) == (len(found) + 1) // 2
 
 
+def test_a_list_is_paged_through_backwards(fluveo: Service) -> None:
+    """From one that the client has to the newest, each object once."""
+    with speaking_stripe(fluveo.url, fluveo.token()) as client:
+        made = [client.v1.charges.create(CHARGE).id for _ in range(6)]
+        pages = client.v1.charges.list({"limit": 2, "ending_before": made[0]})
+        assert [charge.id for charge in pages.auto_paging_iter()] == made[1:]
+
+
+def test_the_charge_of_the_clients_documentation(fluveo: Service) -> None:
+    """With the card of everybody's tests, and the fields that a shop keeps for itself."""
+    with speaking_stripe(fluveo.url, fluveo.token()) as client:
+        charge = client.v1.charges.create(charge_of(source="tok_visa", metadata={"order_id": "6735"}))
+        assert client.v1.charges.retrieve(charge.id).metadata.to_dict() == {"order_id": "6735"}
+
+
 def test_what_the_client_sends(fluveo: Service) -> None:
     """A form, a version and an idempotency key of its own for each POST: what the service has to cope with."""
     fluveo.requests.clear()

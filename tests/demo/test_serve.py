@@ -19,16 +19,18 @@ from tests.ports import free_port
 
 
 async def asgi_application(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
-    """Tells the client that it sees; knows no lifespan."""
+    """Tells the client that it sees, and what was sent; knows no lifespan."""
     assert scope["type"] == "http"
+    seen = f"{scope['client'][0]} {scope['scheme']} {(await receive())['body'].decode()}"
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": f"{scope['client'][0]} {scope['scheme']}".encode()})
+    await send({"type": "http.response.body", "body": seen.strip().encode()})
 
 
 def wsgi_application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Tells the client that it sees."""
+    """The same."""
+    sent = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)).decode()
     start_response("200 OK", [])
-    return [f"{environ['REMOTE_ADDR']} {environ['wsgi.url_scheme']}".encode()]
+    return [f"{environ['REMOTE_ADDR']} {environ['wsgi.url_scheme']} {sent}".strip().encode()]
 
 
 RUNNING = {
@@ -64,6 +66,17 @@ def test_a_server_takes_no_clients_word_for_its_address(kind: str) -> None:
     with RUNNING[kind]() as port:
         spoofed = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https", "Forwarded": "for=203.0.113.7"}
         assert fetch(port, **spoofed) == b"127.0.0.1 http"
+
+
+@pytest.mark.parametrize("kind", RUNNING)
+def test_a_body_arrives_whole_from_a_client_that_offers_http_2(kind: str) -> None:
+    """As Java's does, unless it is told otherwise; the answer is of HTTP/1.1."""
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQ"}
+    with RUNNING[kind]() as port:
+        connection = HTTPConnection(serve.HOST, port, timeout=5)
+        connection.request("POST", "/", b"amount=5", offer)
+        assert connection.getresponse().read() == b"127.0.0.1 http amount=5"
+        connection.close()
 
 
 @pytest.mark.parametrize("kind", RUNNING)

@@ -66,6 +66,56 @@ def test_a_charge_may_name_a_payment_token_of_its_own_mode(database: Database, t
         assert elsewhere.list(workspace, "charges", {}).data == []
 
 
+def test_the_card_of_everybodys_tests(database: Database, tmp_path: Path) -> None:
+    """It pays in test mode alone."""
+    assert database.create("ws_1", "charges", {**CHARGE, "source": "tok_visa"})["source"] == "tok_visa"
+    with pytest.raises(Fault, match="no token 'tok_visa'"):
+        Database(tmp_path / "live.db", Mode.LIVE).create("ws_1", "charges", {**CHARGE, "source": "tok_visa"})
+
+
+@pytest.mark.parametrize("collection", KINDS)
+def test_what_clients_keep_for_themselves(database: Database, collection: str) -> None:
+    """Fields by names of their own come back as they were sent; a null is none."""
+    own = {"metadata[order]": 17, "metadata[a b]": "é", "metadata[empty]": "", "metadata[none]": None}
+    made = database.create("ws_1", collection, {**SENT[collection], **own}, "key 1")
+    assert made["metadata"] == {"order": "17", "a b": "é", "empty": ""}
+    assert database.create("ws_1", collection, {**SENT[collection], **own}, "key 1") == made
+    assert database.create("ws_1", collection, SENT[collection])["metadata"] == {}
+    with pytest.raises(Fault, match="another request"):
+        database.create("ws_1", collection, SENT[collection] | {"metadata[order]": 18}, "key 1")
+
+
+@pytest.mark.parametrize(
+    ("own", "code", "param"),
+    [
+        ({"metadata[x]": "y" * 501}, "parameter_invalid", "metadata[x]"),
+        ({"metadata[x]": []}, "parameter_invalid", "metadata[x]"),
+        ({"metadata[" + "x" * 41 + "]": "y"}, "parameter_unknown", "metadata[" + "x" * 41 + "]"),
+        ({"metadata": "y"}, "parameter_unknown", "metadata"),
+        ({f"metadata[{number}]": "y" for number in range(51)}, "parameter_invalid", "metadata"),
+    ],
+)
+def test_metadata_that_cannot_be_used(database: Database, own: dict[str, object], code: str, param: str) -> None:
+    """It is a 400 that names the field, and nothing is made."""
+    fault = fault_of(database, "charges", {**CHARGE, **own})
+    assert (fault.status, fault.code, fault.param) == (400, code, param)
+
+
+def test_how_a_payment_is_made(database: Database) -> None:
+    """By whom and from which telephone, if that is said; true and false are words in forms and values in JSON."""
+    said = {"mpesa[phone]": "+254722000000", "mpesa[reference]": "INV-1", "mpesa[destination]": "600000"}
+    for paybill in (True, "true"):
+        made = database.create("ws_1", "payments", {**CHARGE, **said, "mpesa[paybill]": paybill, "customer": "cust_1"})
+        assert made["customer"] == "cust_1"
+        assert made["mpesa"] == {
+            "phone": "+254722000000",
+            "reference": "INV-1",
+            "destination": "600000",
+            "paybill": "true",
+        }
+    assert database.create("ws_1", "payments", CHARGE)["mpesa"] is None
+
+
 def test_workspaces_do_not_see_each_other(database: Database) -> None:
     """Neither one by one, nor in lists, nor in sums."""
     made = database.create("ws_1", "charges", CHARGE)
@@ -102,6 +152,15 @@ def test_a_list_goes_from_the_newest_and_page_by_page(database: Database) -> Non
     assert [charge["id"] for charge in rest.data] == [ids[0]]
 
 
+def test_a_list_goes_back_page_by_page(database: Database) -> None:
+    """Each page ends right before the one that the client has, from the newest, and says whether newer ones follow."""
+    ids = [database.create("ws_1", "charges", CHARGE)["id"] for _ in range(4)]
+    page = database.list("ws_1", "charges", {"limit": "2", "ending_before": ids[0]})
+    assert ([charge["id"] for charge in page.data], page.has_more) == ([ids[2], ids[1]], True)
+    rest = database.list("ws_1", "charges", {"limit": "2", "ending_before": ids[2]})
+    assert ([charge["id"] for charge in rest.data], rest.has_more) == ([ids[3]], False)
+
+
 @pytest.mark.parametrize(
     ("query", "code", "param"),
     [
@@ -111,6 +170,8 @@ def test_a_list_goes_from_the_newest_and_page_by_page(database: Database) -> Non
         ({"page": "2"}, "parameter_unknown", "page"),
         ({"starting_after": "x"}, "parameter_invalid", "starting_after"),
         ({"starting_after": "ch_" + "0" * 24}, "resource_missing", "starting_after"),
+        ({"ending_before": "ch_" + "0" * 24}, "resource_missing", "ending_before"),
+        (dict.fromkeys(("starting_after", "ending_before"), "ch_" + "0" * 24), "parameter_invalid", "ending_before"),
     ],
 )
 def test_a_query_that_cannot_be_used(database: Database, query: dict[str, str], code: str, param: str) -> None:

@@ -113,6 +113,8 @@ def _uvicorn(application: asgi.Application) -> uvicorn.Server:
             # Else uvicorn itself would believe X-Forwarded-For, of any neighbour on this machine.
             proxy_headers=False,
             ws="none",
+            # With httptools uvicorn drops the body of a request that offers HTTP/2, as Java's client does (its #2722).
+            http="h11",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=PATIENCE,

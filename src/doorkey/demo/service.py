@@ -71,10 +71,15 @@ class Page(NamedTuple):
 
 
 def _charge(fields: Mapping[str, str]) -> Content:
-    return {**_payment(fields), "source": fields.get("source")}
+    return {**_paid(fields), "source": fields.get("source")}
 
 
 def _payment(fields: Mapping[str, str]) -> Content:
+    mpesa = {name: fields[f"mpesa[{name}]"] for name in _MPESA if f"mpesa[{name}]" in fields}
+    return {**_paid(fields), "customer": fields.get("customer"), "mpesa": mpesa or None}
+
+
+def _paid(fields: Mapping[str, str]) -> Content:
     return {
         "amount": int(fields["amount"]),
         "currency": fields["currency"],
@@ -88,9 +93,17 @@ def _payment_token(fields: Mapping[str, str]) -> Content:
 
 
 def _message(fields: Mapping[str, str]) -> Content:
-    return {"to": fields["to"], "body": fields["body"], "status": "sent"}
+    return {"to": fields["to"], "body": fields["body"], "stream": fields.get("stream"), "status": "sent"}
 
 
+_PHONE = Field(re.compile(r"\+?[1-9][0-9]{6,14}", re.ASCII), "a telephone number, such as 254722000000")
+_WORD = Field(re.compile("[0-9A-Za-z_.-]{1,64}", re.ASCII), "1 to 64 letters, digits, dots, dashes", required=False)
+_MPESA: Mapping[str, Field] = {
+    "phone": _PHONE._replace(required=False),
+    "reference": _WORD,
+    "destination": _WORD,
+    "paybill": Field(re.compile("true|false"), "true or false", required=False),
+}
 _PAID = {
     "amount": Field(re.compile("[1-9][0-9]{0,7}", re.ASCII), "a whole number of cents, 1 to 99999999"),
     "currency": Field(re.compile("[a-z]{3}", re.ASCII), "three lower-case letters, such as kes"),
@@ -103,11 +116,20 @@ KINDS: Mapping[str, Kind] = {
         "ch",
         {
             **_PAID,
-            "source": Field(re.compile("tok_[0-9A-Za-z]{24}", re.ASCII), "the id of a payment token", required=False),
+            "source": Field(
+                re.compile("tok_(visa|[0-9A-Za-z]{24})", re.ASCII),
+                "the id of a payment token; in test mode, tok_visa is one",
+                required=False,
+            ),
         },
         _charge,
     ),
-    "payments": Kind("payment", "pay", _PAID, _payment),  # as Falu's clients call what Stripe's call charges
+    "payments": Kind(  # as Falu's clients call what Stripe's call charges
+        "payment",
+        "pay",
+        {**_PAID, "customer": _WORD, **{f"mpesa[{name}]": field for name, field in _MPESA.items()}},
+        _payment,
+    ),
     "tokens": Kind(
         "token",
         "tok",
@@ -123,16 +145,26 @@ KINDS: Mapping[str, Kind] = {
         "message",
         "msg",
         {
-            "to": Field(re.compile(r"\+?[1-9][0-9]{6,14}", re.ASCII), "a telephone number, such as 254722000000"),
+            "to": _PHONE,
             "body": Field(re.compile(".{1,1600}", re.DOTALL), "1 to 1600 characters"),
+            "stream": _WORD,
         },
         _message,
     ),
 }
 """By the name of the collection."""
 
-_LIMIT = Field(re.compile("[1-9][0-9]?|100", re.ASCII), "a number from 1 to 100", required=False)
+_CARD_OF_TESTS = "tok_visa"
+_METADATUM = Field(re.compile(".{0,500}", re.DOTALL), "500 characters at most", required=False)
+_METADATA = re.compile(r"metadata\[([^\[\]]{1,40})\]")
+_MOST_METADATA = 50
+
 _CURSOR = Field(re.compile("[a-z]+_[0-9A-Za-z]{24}", re.ASCII), "the id of an object in this list", required=False)
+_QUERY = {
+    "limit": Field(re.compile("[1-9][0-9]?|100", re.ASCII), "a number from 1 to 100", required=False),
+    "starting_after": _CURSOR,
+    "ending_before": _CURSOR,
+}
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -145,6 +177,10 @@ CREATE TABLE IF NOT EXISTS objects (
     UNIQUE (workspace, idempotency_key)
 ) STRICT
 """
+
+_PAGE = "SELECT content FROM objects WHERE workspace = ? AND object = ? AND number {} ? ORDER BY number {} LIMIT ?"
+_OLDER, _NEWER = _PAGE.format("<", "DESC"), _PAGE.format(">", "ASC")
+_LAST = 2**63 - 1
 
 _LONGEST_IDEMPOTENCY_KEY = 255
 
@@ -174,8 +210,10 @@ class Database:
                 is too long, or was used for something else.
         """
         kind = _kind(collection)
-        fields = _checked(kind.fields, sent)
-        made = kind.make(fields)
+        metadata = _metadata(sent)
+        fields = _checked({**kind.fields, **dict.fromkeys(metadata.values(), _METADATUM)}, sent)
+        told = {name: fields[field] for name, field in metadata.items() if field in fields}
+        made = {**kind.make(fields), "metadata": told}
         head = {
             "id": f"{kind.prefix}_{random_base62(24)}",
             "object": kind.object,
@@ -188,8 +226,8 @@ class Database:
             if idempotency_key and (before := _made_before(connection, workspace, idempotency_key)):
                 return _the_same(before, {"object": kind.object, **made})
             source = fields.get("source")
-            if source is not None and _find(connection, workspace, "token", source) is None:
-                raise Fault(400, "resource_missing", f"There is no payment token {source!r} in this mode.", "source")
+            if not (source is None or (source == _CARD_OF_TESTS and not self._livemode)):
+                _number(connection, workspace, "token", source, "source")
             connection.execute(
                 "INSERT INTO objects (id, workspace, object, content, idempotency_key) VALUES (?, ?, ?, ?, ?)",
                 (content["id"], workspace, kind.object, json.dumps(content), idempotency_key or None),
@@ -213,26 +251,28 @@ class Database:
 
     def list(self, workspace: str, collection: str, query: Mapping[str, str]) -> Page:
         """
-        A page of a collection, newest first: ``limit`` objects (10), those before the one named ``starting_after``.
+        A page of a collection, newest first: ``limit`` objects (10), the newest, or those that come after the object
+        named ``starting_after``, or right before the one named ``ending_before``.
 
         Raises:
             Fault: there is no such collection, or the query cannot be used.
         """
         kind = _kind(collection)
-        asked = _checked({"limit": _LIMIT, "starting_after": _CURSOR}, query)
+        asked = _checked(_QUERY, query)
         limit = int(asked.get("limit", 10))
+        cursors = [name for name in ("starting_after", "ending_before") if name in asked]
+        if len(cursors) > 1:
+            raise Fault(400, "parameter_invalid", f"Name one of {' and '.join(cursors)}, not both.", cursors[1])
         with self._connected() as connection:
-            before = None
-            if after := asked.get("starting_after"):
-                before = _find(connection, workspace, kind.object, after)
-                if before is None:
-                    raise Fault(400, "resource_missing", f"There is no such {kind.object}.", "starting_after")
+            edge = _LAST
+            for name in cursors:
+                edge = _number(connection, workspace, kind.object, asked[name], name)
+            backwards = cursors == ["ending_before"]
             rows = connection.execute(
-                "SELECT content FROM objects WHERE workspace = ? AND object = ? AND (? IS NULL OR number < ?) "
-                "ORDER BY number DESC LIMIT ?",
-                (workspace, kind.object, before and before[0], before and before[0], limit + 1),
+                _NEWER if backwards else _OLDER, (workspace, kind.object, edge, limit + 1)
             ).fetchall()
-        return Page(collection, [json.loads(content) for (content,) in rows[:limit]], len(rows) > limit)
+        data = [json.loads(content) for (content,) in rows[:limit]]
+        return Page(collection, data[::-1] if backwards else data, len(rows) > limit)
 
     def balance(self, workspace: str) -> Content:
         """What all charges and payments come to, per currency."""
@@ -271,11 +311,34 @@ def _checked(known: Mapping[str, Field], sent: Mapping[str, object]) -> dict[str
             if field.required:
                 raise Fault(400, "parameter_missing", f"{name} is missing: {field.meaning}.", name)
             continue
-        text = str(value) if type(value) in (str, int) else ""
-        if not field.pattern.fullmatch(text):
+        text = _text(value)
+        if text is None or not field.pattern.fullmatch(text):
             raise Fault(400, "parameter_invalid", f"{name} must be {field.meaning}.", name)
         texts[name] = text
     return texts
+
+
+def _text(value: object) -> str | None:
+    """A value as a form has it, if it can stand in one."""
+    if isinstance(value, bool):
+        return json.dumps(value)
+    return str(value) if isinstance(value, str | int) else None
+
+
+def _metadata(sent: Mapping[str, object]) -> dict[str, str]:
+    """The fields that clients put in for themselves, by their own names."""
+    matches = [match for match in map(_METADATA.fullmatch, sent) if match]
+    if len(matches) > _MOST_METADATA:
+        raise Fault(400, "parameter_invalid", f"metadata has {_MOST_METADATA} fields at most.", "metadata")
+    return {match[1]: match[0] for match in matches}
+
+
+def _number(connection: sqlite3.Connection, workspace: str, object: str, id: str, param: str) -> int:
+    """Where an object stands that a client names in a field."""
+    found = _find(connection, workspace, object, id)
+    if found is None:
+        raise Fault(400, "resource_missing", f"There is no {object} {id!r} in this mode.", param)
+    return found[0]
 
 
 def _find(connection: sqlite3.Connection, workspace: str, object: str, id: str) -> tuple[int, str] | None:
