@@ -393,6 +393,22 @@ def test_a_root_path_of_its_own_is_refused(house: Doorkey) -> None:
             DoorkeyMiddleware(Prefixed(), house.async_verifier, policy=policy)
 
 
+@pytest.mark.parametrize("path", ["/payouts%0A", "/payouts/%0A", "//payouts", "/payouts/..", "/payouts/7%0A"])
+def test_what_the_router_overlooks_is_no_way_round(house: Doorkey, path: str) -> None:
+    """Its expressions take a line feed at the end for no part of a path, and dots for the value of a parameter."""
+
+    async def pay(request: Request) -> Response:
+        raise AssertionError("a test key paid, or nobody did")
+
+    policy = Policy([Rule("GET", "/payouts", mode=Mode.LIVE), Rule("GET", "/payouts/{id}", mode=Mode.LIVE)])
+    routes = [Route("/payouts", pay), Route("/payouts/{id}", pay)]
+    app = DoorkeyMiddleware(Starlette(routes=routes), house.async_verifier, policy=policy)
+    assert verdict(app, path, issue(house)) == "operation_undeclared"
+    within = Policy(policy.rules, within="/payouts")
+    site = DoorkeyMiddleware(Starlette(routes=routes), house.async_verifier, policy=within)
+    assert verdict(site, path) == "api_key_missing"
+
+
 def test_cors_stands_outside(house: Doorkey) -> None:
     """A page learns why it was refused, and a preflight needs no key there."""
     ours = Middleware(DoorkeyMiddleware, verifier=house.async_verifier, policy=PER_ROUTE)

@@ -152,13 +152,22 @@ LIVE = Requirement("messages:read", mode=Mode.LIVE)
     ],
 )
 def test_forgiving_routers_open_nothing(required: Requirement, otherwise: Requirement, laxer: bool) -> None:
-    """What a router may take for a rule's operation, by slashes or the method's capitals, is no way round the rule."""
+    """What a router may take for a rule's operation, however it forgives, is no way round the rule."""
     policy = Policy([Rule("POST", "/payouts", required), Rule("POST", "/a/{id}/", required)], otherwise=otherwise)
-    spellings = [("POST", path) for path in ("//payouts", "/payouts/", "payouts", "/a/1", "//a//1//")]
+    paths = ["//payouts", "/payouts/", "payouts", "/a/1", "//a//1//", "/payouts\n", "/pay\0outs", "/a/1/\n", "/a/\t"]
+    spellings = [("POST", path) for path in (*paths, "/a/../", "/a/.", "/a/..\n")]
     for method, path in (*spellings, ("post", "/payouts"), ("Post", "/a/1")):
         assert policy.requirement(method, path) == (Requirement.NOBODY if laxer else otherwise)
     for method, path in (("POST", "/Payouts"), ("GET", "/payouts"), ("POST", "/a"), ("POST", "/")):
         assert policy.requirement(method, path) is otherwise
+
+
+def test_a_parameter_is_no_place_for_what_a_router_overlooks() -> None:
+    """A line feed is none of its values, because the router may take the path without it for another operation."""
+    policy = Policy([Rule("GET", "/a/{id}", Requirement.ANY_KEY), Rule("GET", "/a/", "admin")])
+    assert policy.requirement("GET", "/a/1") == Requirement.ANY_KEY
+    assert policy.requirement("GET", "/a/\n") == policy.requirement("GET", "/a/1\n") == STRICT
+    assert policy.requirement("GET", "/a/\u2028\xa0") == Requirement.ANY_KEY  # not printable, and no control
 
 
 def test_open_rules_close_nothing() -> None:

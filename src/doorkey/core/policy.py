@@ -5,11 +5,13 @@ A table of rules, and what holds for everything that no rule describes. Paths ar
 prefix under which an application is mounted. Methods, paths and trailing slashes are compared exactly, and whatever
 does not match falls to ``otherwise``, which is the stricter side.
 
-* ``{name}`` in a rule's path stands for one segment that is neither empty nor ``.`` nor ``..``.
+* ``{name}`` in a rule's path stands for one segment that is neither empty nor ``.`` nor ``..``. A path with control
+  characters is described by no rule.
 * HEAD follows GET. A websocket handshake has the method word ``WEBSOCKET``, which no rule for GET covers.
-* Where a router forgives what this table does not (Werkzeug drops leading slashes and capitalises methods), a request
-  reaches an endpoint under ``otherwise``. So what differs from a rule by slashes or capitals of the method alone is for
-  nobody, if ``otherwise`` is laxer than that rule: say, because the rule asks for live mode.
+* Where a router forgives what this table does not, a request reaches an endpoint under ``otherwise``: Werkzeug drops
+  leading slashes and capitalises methods, Starlette overlooks a line feed at the end, and all take dots for a
+  parameter. So what differs from a rule by these alone is for nobody, if ``otherwise`` is laxer than that rule: say,
+  because the rule asks for live mode.
 * Two rules that could both match one request are refused when the table is built, so that their order means nothing.
 * A path is open only by an exact method and path.
 """
@@ -31,7 +33,8 @@ WEBSOCKET = "WEBSOCKET"
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _PARAMETER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}", re.ASCII)
 _DOTS = (".", "..")
-_TURKISH = str.maketrans("İı", "ii")
+_CONTROLS = dict.fromkeys([*range(0x20), 0x7F])
+_FOLDED = str.maketrans("İı", "ii") | _CONTROLS
 _MOST_DECODINGS = 8
 
 
@@ -183,11 +186,11 @@ class Policy:
             path: decoded, as the application's router sees it.
         """
         rule = self.rule(method, path)
-        if rule is not None:
+        if rule is not None and (path.isprintable() or path == path.translate(_CONTROLS)):  # the first is fast
             return rule.requirement
         if self.within is not None and _outside(path, self.within):
             return PER_ROUTE
-        if self._stricter and self._near(method, path) in self._stricter:
+        if self._stricter and self._may_be_stricter(method.upper(), path):
             return Requirement.NOBODY
         return self.otherwise
 
@@ -202,10 +205,13 @@ class Policy:
             elif self.judged_by(*asked) is not PER_ROUTE:
                 yield one._replace(requirement=Requirement.NOBODY)
 
-    def _near(self, method: str, path: str) -> Rule | None:
-        """The rule that a router which forgives slashes and capitals may take an operation for."""
-        method, plain = method.upper(), "/" + "/".join(filter(None, path.split("/")))
-        return self.rule(method, plain) or self.rule(method, plain + "/")
+    def _may_be_stricter(self, method: str, path: str) -> bool:
+        """Whether a router that forgives may take it for an operation that requires more than what holds otherwise."""
+        for reading in (path, path.translate(_CONTROLS)):
+            plain = "/" + "/".join("~" if segment in _DOTS else segment for segment in reading.split("/") if segment)
+            if not self._stricter.isdisjoint((self.rule(method, plain), self.rule(method, f"{plain}/"))):
+                return True
+        return False
 
     def __repr__(self) -> str:
         return f"<Policy of {len(self.rules)} rules, otherwise {self.otherwise}>"
@@ -282,5 +288,5 @@ def _outside(path: str, within: str) -> bool:
 
 
 def _folded(path: str) -> str:
-    """*path* without case; to a regular expression without case, two letters of Turkish are an "i" as well."""
-    return path.translate(_TURKISH).casefold()
+    """*path* without case and controls; to a regular expression without case, two letters of Turkish are an "i"."""
+    return path.translate(_FOLDED).casefold()
