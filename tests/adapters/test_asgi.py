@@ -42,6 +42,7 @@ from doorkey.core.declarations import REQUIREMENT, ensure_judged
 from doorkey.core.errors import StoreUnavailable
 from doorkey.core.model import Record
 from doorkey.storage.aio import Inline, Threaded
+from doorkey.storage.uses import UseLog
 from doorkey.testing import Clock, basic, bearer, door, issue
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ async def swallow(message: Message) -> None:
 
 
 def test_lifespan_passes(house: Doorkey) -> None:
-    """Start-up and shut-down are the application's own: it gets the server's scope, receive and send."""
+    """Start-up and shut-down are the application's own: it gets the server's scope and receive."""
     seen: list[object] = []
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
@@ -163,7 +164,61 @@ def test_lifespan_passes(house: Doorkey) -> None:
 
     scope = {"type": "lifespan", "state": {}}
     asyncio.run(DoorkeyMiddleware(app, house.async_verifier, policy=POLICY)(scope, nothing, swallow))
-    assert seen[0] is scope and seen[1:] == [nothing, swallow]
+    assert seen[0] is scope and seen[1] is nothing
+
+
+def test_a_shutdown_waits_for_the_last_uses(house: Doorkey) -> None:
+    """The server hears of its end once they are written, because it may end without another word."""
+    uses = UseLog(house.store)
+    verifier = AsyncVerifier(Inline(house.store), house.secrets.digester(), on_decision=uses)
+    token = issue(house)
+    told: list[tuple[str, bool]] = []
+
+    def used() -> bool:
+        keys = (key for workspace in house.keyring.workspaces() for key in house.keyring.keys(workspace.id))
+        return any(stored.last_used_at for key in keys for stored in key.tokens)
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.startup.complete"})
+        await verifier.verify(basic(token))
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def send(message: Message) -> None:
+        told.append((message["type"], used()))
+
+    asyncio.run(DoorkeyMiddleware(app, verifier, policy=POLICY)({"type": "lifespan"}, nothing, send))
+    assert told == [("lifespan.startup.complete", False), ("lifespan.shutdown.complete", True)]
+    uses.close()
+
+
+@pytest.mark.parametrize(
+    ("root", "path"),
+    [("/v1", "/v1api/x"), ("/v1/", "/v1/api/x"), ("/v1", "/zz/v1/api/x"), ("/v1", "/v1//api/x"), ("/v1", "/api/x")],
+)
+def test_wherever_a_prefix_is_cut_off(house: Doorkey, ask: Any, root: str, path: str) -> None:
+    """Routers cut it off in ways of their own: what is inside to one of them is not outside."""
+    middleware = DoorkeyMiddleware(App(), house.async_verifier, policy=Policy(within="/api"))
+    assert ask(middleware, http(path, basic(issue(house)), root_path=root)).status in (200, 403)
+    assert ask(middleware, http(path, root_path=root)).status == 401
+    assert ask(middleware, http("/v1/page", root_path=root)).status == 200
+
+
+def test_a_prefix_of_its_own_is_refused(house: Doorkey) -> None:
+    """Around FastAPI's root_path, however deep, paths would be other ones than those that its router sees."""
+
+    class Prefixed(App):
+        root_path = "/v1"
+
+    class Around(App):
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+    for app in (Prefixed(), Around(Around(Prefixed()))):
+        with pytest.raises(DoorkeyError, match="by its add_middleware"):
+            DoorkeyMiddleware(app, house.async_verifier, policy=POLICY)
+    endless = Around(None)
+    endless.app = endless
+    DoorkeyMiddleware(endless, house.async_verifier, policy=POLICY)
 
 
 @pytest.mark.parametrize("policy", [PER_ROUTE, None, "a policy"])

@@ -429,8 +429,9 @@ def test_doorkey_stands_innermost(house: Doorkey, app: FastAPI) -> None:
         protect(FastAPI(), house.verifier)  # type: ignore[arg-type]
     prefixed = FastAPI()
     prefixed.root_path = "/v1"
-    with pytest.raises(ConfigurationError, match="root_path"):
-        DoorkeyMiddleware(prefixed, house.async_verifier, policy=PER_ROUTE)
+    for policy in (PER_ROUTE, Policy()):
+        with pytest.raises(ConfigurationError, match="add_middleware"):
+            DoorkeyMiddleware(prefixed, house.async_verifier, policy=policy)
     with pytest.raises(ConfigurationError, match="rules say"):
         protect(FastAPI(), house.async_verifier, policy=Policy(), docs=OPEN)
 

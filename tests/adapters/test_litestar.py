@@ -32,6 +32,9 @@ from doorkey import FALU, OPEN, Doorkey, KeyType, Mode, Policy, Requirement, Rul
 from doorkey.adapters.litestar import DoorkeyMiddleware, DoorkeyPlugin, assert_protected, current_principal, requires
 from doorkey.core.errors import ConfigurationError, InvalidPermission, InvalidPolicy
 from doorkey.core.openapi import BASIC, BEARER, error_schema
+from doorkey.core.verify import AsyncVerifier
+from doorkey.storage.aio import Inline
+from doorkey.storage.uses import UseLog
 from doorkey.testing import basic, door, issue
 
 AnyRequest = Request[Any, Any, Any]
@@ -478,3 +481,16 @@ def test_publishable_keys_and_modes(house: Doorkey) -> None:
     assert code(ask(app_of(house), "GET", "/messages", page)) == "secret_key_required"
     live = issue(house, mode=Mode.LIVE)
     assert code(ask(app_of(house), "POST", "/messages", live, json={})) == "livemode_mismatch"
+
+
+def test_a_shutdown_waits_for_the_last_uses(house: Doorkey) -> None:
+    """They are written before the server ends, which may be by a signal."""
+    uses = UseLog(house.store)
+    verifier = AsyncVerifier(Inline(house.store), house.secrets.digester(), on_decision=uses)
+    token = issue(house)
+    with TestClient(Litestar(HANDLERS, plugins=[DoorkeyPlugin(verifier)], logging_config=None)) as client:
+        assert client.get("/messages", headers={"Authorization": basic(token)}).status_code == 200
+    (workspace,) = house.keyring.workspaces()
+    used = [stored.last_used_at for key in house.keyring.keys(workspace.id) for stored in key.tokens]
+    assert len([at for at in used if at is not None]) == 1
+    uses.close()

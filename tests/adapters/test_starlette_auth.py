@@ -23,7 +23,8 @@ from doorkey.adapters.starlette_auth import KeyAuthentication, KeyBackend, KeyUs
 from doorkey.core.errors import StoreUnavailable
 from doorkey.core.verify import AsyncVerifier
 from doorkey.storage.aio import Inline
-from doorkey.testing import door, issue
+from doorkey.storage.uses import UseLog
+from doorkey.testing import basic, door, issue
 from tests.adapters.asking import ask, crowd, verdict
 from tests.adapters.table import INSIDE, OUTSIDE, Failing
 
@@ -280,3 +281,27 @@ def test_credentials_are_starlettes(house: Doorkey) -> None:
     credentials, _ = asyncio.run(backend.authenticate(HTTPConnection({"type": "http", "headers": []})))
     assert isinstance(credentials, AuthCredentials)
     assert list(credentials.scopes) == []
+
+
+def test_a_shutdown_waits_for_the_last_uses(house: Doorkey) -> None:
+    """They are written before the server hears that the application has ended."""
+    uses = UseLog(house.store)
+    verifier = AsyncVerifier(Inline(house.store), house.secrets.digester(), on_decision=uses)
+    token = issue(house)
+    written: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await verifier.verify(basic(token))
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def nothing() -> Any:
+        raise AssertionError("nobody asks")
+
+    async def send(message: Any) -> None:
+        (workspace,) = house.keyring.workspaces()
+        keys = house.keyring.keys(workspace.id)
+        written.append(any(stored.last_used_at for key in keys for stored in key.tokens))
+
+    asyncio.run(KeyAuthentication(app, verifier)({"type": "lifespan"}, nothing, send))
+    assert written == [True]
+    uses.close()

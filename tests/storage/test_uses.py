@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from http.client import HTTPConnection
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from doorkey.core.model import Decision, Denied, Granted, KeyType, Mode, Princip
 from doorkey.core.verify import Verifier
 from doorkey.storage import uses
 from doorkey.storage.uses import UseLog
+from tests.ports import free_port
 
 
 def granted(number: int = 1) -> Granted:
@@ -304,6 +306,7 @@ import doorkey
 from doorkey.core.model import Granted
 from doorkey.core.verify import Verifier
 from doorkey.storage.uses import UseLog
+from tests.ports import free_port
 
 url, header = (sys.stdin.readline().strip() for _ in range(2))
 door = doorkey.open(url)
@@ -324,14 +327,85 @@ def test_the_end_of_the_interpreter_writes_what_is_left(tmp_path: Path, monkeypa
             command, input=f"{url}\n{testing.basic(token)}\n", capture_output=True, text=True, check=False, timeout=60
         )
         assert (done.returncode, done.stderr) == (0, "")
-        used = [
-            stored.last_used_at
-            for workspace in door.keyring.workspaces()
-            for key in door.keyring.keys(workspace.id)
-            for stored in key.tokens
-            if stored.id == token.id
-        ]
-    assert used and used[0] is not None and abs(used[0] - time.time()) < 60
+        used = last_used(door, token.id)
+    assert used is not None and abs(used - time.time()) < 60
+
+
+SERVED = """
+import os
+import doorkey
+from doorkey.adapters.asgi import DoorkeyMiddleware
+
+async def site(scope, receive, send):
+    while scope["type"] == "lifespan":
+        await send({"type": (await receive())["type"] + ".complete"})
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+door = doorkey.open(os.environ["DOORKEY_STORE"], record_uses=True)
+app = DoorkeyMiddleware(site, door.async_verifier, policy=doorkey.Policy())
+"""
+
+
+SERVERS = ["uvicorn --port {port}", "hypercorn --bind 127.0.0.1:{port}", "granian --interface asgi --port {port}"]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_server_that_is_told_to_end_writes_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    """By SIGTERM, as every deployment does it; uvicorn and granian end by the signal, without the end of Python."""
+    url = f"sqlite:///{tmp_path}/keys.db"
+    monkeypatch.setenv("DOORKEY_STORE", url)
+    monkeypatch.setenv("DOORKEY_SECRET", b64encode(os.urandom(32)).decode())
+    (tmp_path / "served.py").write_text(SERVED)
+    port = free_port()
+    with closing(doorkey.create(url)) as door:
+        token = testing.issue(door)
+        with subprocess.Popen(
+            [sys.executable, "-m", *server.format(port=port).split(), "served:app"],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            try:
+                assert once_served(port, process, testing.basic(token)) == 204
+            finally:
+                process.terminate()
+                process.wait(30)
+        assert last_used(door, token.id) is not None
+
+
+def once_served(port: int, process: subprocess.Popen[bytes], authorization: str) -> int:
+    """The status of a request, once the server takes one."""
+    deadline = time.monotonic() + 30
+    while True:
+        connection = HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            connection.request("GET", "/", headers={"Authorization": authorization})
+            return connection.getresponse().status
+        except ConnectionError:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        finally:
+            connection.close()
+
+
+def last_used(door: doorkey.Doorkey, token_id: str) -> int | None:
+    """When a token was last used, as its store has it."""
+    keys = (key for workspace in door.keyring.workspaces() for key in door.keyring.keys(workspace.id))
+    (used,) = [stored.last_used_at for key in keys for stored in key.tokens if stored.id == token_id]
+    return used
+
+
+def test_a_flush_writes_at_once(recorder: Recorder) -> None:
+    """And what comes later is written later."""
+    with UseLog(recorder) as log:
+        log(granted(1))
+        log.flush()
+        assert [[use.token_id for use in call] for call in recorder.calls] == [["tok00001"]]
+        log(granted(2))
+    assert [[use.token_id for use in call] for call in recorder.calls] == [["tok00001"], ["tok00002"]]
 
 
 def test_a_child_writes_its_own_uses(recorder: Recorder) -> None:

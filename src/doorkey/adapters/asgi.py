@@ -126,6 +126,9 @@ class DoorkeyMiddleware:
         request_id: makes the name that a refusal carries.
         recheck: seconds after which an open websocket is judged again.
         path: finds, for a policy, the path that the application's router sees.
+
+    Raises:
+        ConfigurationError: a value cannot be used; or *app* has a ``root_path`` of its own.
     """
 
     def __init__(
@@ -141,6 +144,7 @@ class DoorkeyMiddleware:
     ) -> None:
         if not recheck > 0:  # which nan is not, either
             raise ConfigurationError(f"recheck is a number of seconds above 0, not {recheck}")
+        _refuse_prefixed(app)
         if not (hasattr(policy, "judged_by") or callable(policy)):
             raise ConfigurationError(
                 f"policy is a Policy; per route, it takes the adapter of a framework, not {policy!r}"
@@ -150,14 +154,14 @@ class DoorkeyMiddleware:
         self.policy = policy
         self.recheck = recheck
         self._requirement: Callable[[Scope], JudgedBy] = (
-            policy if callable(policy) else lambda scope: policy.judged_by(_method(scope), path(scope))
+            policy if callable(policy) else lambda scope: _judged_by(policy, scope, path(scope))
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge one connection."""
         kind = scope["type"]
         if kind == "lifespan":
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, flushing(self.gate.verifier, send))
             return
         if kind not in ("http", "websocket"):
             raise RuntimeError(f"doorkey does not know the ASGI scope type {kind!r}, so it does not let it pass")
@@ -222,6 +226,17 @@ class DoorkeyMiddleware:
                 return TRY_AGAIN_LATER
 
 
+def flushing(verifier: AsyncVerifier, send: Send) -> Send:
+    """A *send* of the lifespan protocol by which the server learns of the shutdown after the last uses are written."""
+
+    async def send_flushed(message: Message) -> None:
+        if message["type"].startswith("lifespan.shutdown."):
+            await asyncio.to_thread(verifier.flush)
+        await send(message)
+
+    return send_flushed
+
+
 def _method(scope: Scope) -> str:
     """The method, as a policy knows it."""
     if scope["type"] == "websocket":
@@ -229,6 +244,29 @@ def _method(scope: Scope) -> str:
     method: str = scope["method"]
     # The policy's word for a handshake is a method that any client may write (RFC 9110 §9.1): no rule has it.
     return method if method != WEBSOCKET else ""
+
+
+def _judged_by(policy: Policy, scope: Scope, path: str) -> JudgedBy:
+    """What *policy* says; outside is only what is so wherever the application cuts off the prefix of its mount."""
+    method = _method(scope)
+    judged_by = policy.judged_by(method, path)
+    root = scope.get("root_path")
+    if judged_by is PER_ROUTE and root:
+        whole: str = scope["path"]
+        for rest in (whole, whole.removeprefix(root), whole.partition(root)[2]):  # as by Quart, as by Litestar
+            if policy.judged_by(method, "/" + rest.lstrip("/")) is not PER_ROUTE:
+                return Requirement.NOBODY
+    return judged_by
+
+
+def _refuse_prefixed(app: object) -> None:
+    """Refuse to stand around FastAPI's own ``root_path``, which replaces that of the connection."""
+    walked: set[int] = set()
+    while id(app) not in walked:
+        walked.add(id(app))
+        if getattr(app, "root_path", ""):
+            raise ConfigurationError("an application with a root_path of its own takes this by its add_middleware")
+        app = getattr(app, "app", None)
 
 
 def current_principal(scope: Scope) -> Principal | None:

@@ -17,6 +17,7 @@ A policy for a whole application goes around it: ``DoorkeyMiddleware(Litestar(â€
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -139,6 +140,7 @@ class DoorkeyPlugin(InitPlugin, ReceiveRoutePlugin):
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Stand before all other middleware and "not found", and describe both schemes in the OpenAPI document."""
         app_config.middleware.insert(0, self._middleware)
+        app_config.on_shutdown.append(self._flush)
         app_config.guards.insert(0, _held)
         handlers: dict[Any, Any] = dict(app_config.exception_handlers)
         for status in (404, 405):
@@ -148,6 +150,10 @@ class DoorkeyPlugin(InitPlugin, ReceiveRoutePlugin):
             app_config.openapi_config = config = copy(config)  # The user's own may serve another application.
             config.components = [*own, _components()]
         return app_config
+
+    async def _flush(self) -> None:
+        """Litestar's middleware does not hear of the shutdown."""
+        await asyncio.to_thread(self._gate.verifier.flush)
 
     def receive_route(self, route: BaseRoute) -> None:
         """Find what each handler requires, and describe it."""

@@ -68,8 +68,8 @@ class DoorkeyMiddleware:
         recheck: seconds after which an open websocket is judged again.
 
     Raises:
-        ConfigurationError: a value cannot be used; or, per route, something stands between this and the router that
-            could change what is asked for.
+        ConfigurationError: a value cannot be used; *app* has a ``root_path`` of its own; or, per route, something
+            stands between this and the router that could change what is asked for.
     """
 
     routes: ClassVar[type[Routes]] = Routes
@@ -84,8 +84,6 @@ class DoorkeyMiddleware:
         request_id: Callable[[], str] = new_request_id,
         recheck: float = 60.0,
     ) -> None:
-        if getattr(app, "root_path", ""):  # FastAPI's, which replaces that of the connection
-            raise ConfigurationError("an application with a root_path of its own takes this by its add_middleware")
         self.app = app
         self.policy = policy
         self._judging = asgi.DoorkeyMiddleware(

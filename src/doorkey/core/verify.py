@@ -233,6 +233,12 @@ class _Shell:
             self._on_decision(granted)
         return granted
 
+    def flush(self) -> None:
+        """Have ``on_decision`` write what it keeps, if it keeps anything: a server is about to end. May wait."""
+        flush = getattr(self._on_decision, "flush", None)
+        if flush is not None:
+            flush()
+
     def _refuse(self, refused: Refused, principal: Principal | None = None) -> Refused:
         """Log what hinders a verdict, and tell ``on_decision``, which learns whose token was denied."""
         if isinstance(refused, Unavailable):
@@ -279,7 +285,8 @@ class Verifier(_Shell):
         digester: computes what the lookup is asked for; it must know every secret that stored digests hang on.
         profile: which tokens there are, and how fresh a lookup must be.
         clock: UTC seconds.
-        on_decision: gets every decision before the caller does. What it raises reaches the caller in its place.
+        on_decision: gets every decision before the caller does. What it raises reaches the caller in its place. If it
+            has a method ``flush``, that is called when an ASGI server shuts down.
 
     Raises:
         ConfigurationError: the lookup is asynchronous, or staler than the profile allows.

@@ -2,8 +2,10 @@
 When tokens were last used, without a write while a request is judged.
 
 Each granted decision leaves its token and the second in a dictionary. A thread writes what has come together to the
-store, at most once a minute, and a last time when the log is closed or the interpreter ends. A crash loses the last
-minute, and nothing else. The store only ever raises ``last_used_at``, so that any number of processes may write.
+store, at most once a minute, and a last time when the log is closed or the interpreter ends. The ASGI adapters have it
+written when their server shuts down, because servers that end by the very signal that stopped them skip all that. A
+crash loses the last minute, and nothing else. The store only ever raises ``last_used_at``, so that any number of
+processes may write.
 
 Only that thread waits for the store, and nothing that fails there reaches a verdict.
 """
@@ -80,6 +82,7 @@ class UseLog:
         """Begin anew, without the thread of a parent process and what that will write."""
         self._latest: dict[str, int] = {}
         self._starting = threading.Lock()
+        self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
 
@@ -93,6 +96,10 @@ class UseLog:
                 self._start()
         if self._then is not None:
             self._then(decision)
+
+    def flush(self) -> None:
+        """Write now what there is. Waits for the store; if that takes nothing, it is tried again later."""
+        self._write()
 
     def close(self, timeout: float = 5.0) -> None:
         """Write what is left. Gives up after *timeout* seconds. Closing twice is fine; what comes later is lost."""
@@ -124,6 +131,10 @@ class UseLog:
         self._write()
 
     def _write(self) -> None:
+        with self._writing:
+            self._write_alone()
+
+    def _write_alone(self) -> None:
         latest = self._latest
         # One by one, so that none is lost that is noted meanwhile. By id, so that no two processes wait for each other.
         uses = sorted(Use(*latest.popitem()) for _ in range(len(latest)))
