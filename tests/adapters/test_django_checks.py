@@ -14,7 +14,7 @@ from django.views import View
 
 from doorkey import OPEN, Policy, TrustedProxies, testing
 from doorkey.adapters.django import requires
-from doorkey.adapters.drf import HasPermissions
+from doorkey.adapters.drf import ApiKeyAuthentication, HasPermissions
 from tests.adapters import django_project
 from tests.adapters.apps.django import URLconf
 
@@ -64,6 +64,37 @@ def test_nothing_is_told_of_a_project_that_is_as_it_should_be() -> None:
     assert told({"door": DOOR, "policy": Policy()}, URLconf([path("page", view)])) == []
     alone = {"DEFAULT_PERMISSION_CLASSES": ["doorkey.adapters.drf.HasPermissions"]}
     assert told(MIDDLEWARE=[COMMON], REST_FRAMEWORK=alone) == []
+
+
+def test_what_nothing_judges_is_told() -> None:
+    """Where REST views judge by themselves, everybody may use the others, unless they are decorated."""
+    from rest_framework.views import APIView
+
+    class Neither(APIView):
+        authentication_classes = ()
+        permission_classes = ()
+
+        def get(self, request: HttpRequest) -> HttpResponse:
+            raise AssertionError("nobody asks")
+
+    reader = HasPermissions.of("messages:read")
+    urls = URLconf(
+        [
+            path("page", view),
+            path("decorated", requires("messages:read")(view)),
+            path("neither", Neither.as_view()),
+            path("reader", Neither.as_view(permission_classes=[reader])),
+            path("known", Neither.as_view(authentication_classes=[ApiKeyAuthentication])),
+        ]
+    )
+    alone = {"DEFAULT_PERMISSION_CLASSES": ["doorkey.adapters.drf.HasPermissions"]}
+    messages = told({"door": DOOR, "policy": "PER_ROUTE"}, urls, MIDDLEWARE=[COMMON], REST_FRAMEWORK=alone)
+    assert [(message.id, message.msg.partition(",")[0]) for message in messages] == [
+        ("doorkey.E008", "everybody may * /page"),
+        ("doorkey.E008", "everybody may GET /neither"),
+        ("doorkey.W004", "nobody may GET /known"),
+    ]
+    assert all(message.hint for message in messages)
 
 
 def test_every_message_says_what_to_do() -> None:

@@ -16,17 +16,17 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import get_resolver
 
+from ..core.declarations import ELSEWHERE
 from ..core.errors import DoorkeyError
 from ..core.model import Requirement
 from .django import Configuration, configuration, in_middleware
-from .django_views import declares, is_outside, operations, required, view_at, views
+from .django_views import PERMISSIONS, declares, is_outside, judges_itself, operations, required, view_at, views
 
 TAG = "doorkey"
 
 _CACHES = ("django.middleware.cache.FetchFromCacheMiddleware", "django.middleware.cache.CacheMiddleware")
 _CORS = "corsheaders.middleware.CorsMiddleware"
 _LOCALE = "django.middleware.locale.LocaleMiddleware"
-_PERMISSIONS = "doorkey.adapters.drf.HasPermissions"
 
 
 @register(TAG)
@@ -43,8 +43,7 @@ def _places(configured: Configuration) -> Iterator[CheckMessage]:
     """Where the middleware stands."""
     places = in_middleware()
     if not places:
-        rest: Mapping[str, Any] = getattr(conf.settings, "REST_FRAMEWORK", {})
-        if _PERMISSIONS not in rest.get("DEFAULT_PERMISSION_CLASSES", ()):
+        if not _by_rest_views():
             yield Error(
                 "nothing is protected: doorkey is not in MIDDLEWARE",
                 hint='Add "doorkey.adapters.django.DoorkeyMiddleware", behind what handles CORS.',
@@ -74,6 +73,12 @@ def _places(configured: Configuration) -> Iterator[CheckMessage]:
         )
 
 
+def _by_rest_views() -> bool:
+    """Whether REST views judge, because the middleware is not there."""
+    rest: Mapping[str, Any] = getattr(conf.settings, "REST_FRAMEWORK", {})
+    return not in_middleware() and PERMISSIONS in rest.get("DEFAULT_PERMISSION_CLASSES", ())
+
+
 def _proxies(configured: Configuration) -> Iterator[CheckMessage]:
     told = conf.settings.USE_X_FORWARDED_HOST or conf.settings.SECURE_PROXY_SSL_HEADER
     if told and configured.gate.trusted_proxies is None:
@@ -82,6 +87,16 @@ def _proxies(configured: Configuration) -> Iterator[CheckMessage]:
             hint='Set DOORKEY["trusted_proxies"].',
             id="doorkey.W003",
         )
+
+
+def _judged(view: object, method: str) -> Requirement | None:
+    """What a view requires that is judged."""
+    return ELSEWHERE if _by_rest_views() and not judges_itself(view) else required(view, method)
+
+
+def _unjudged(view: object, method: str) -> Requirement | None:
+    """What a view requires that nothing judges: a decorated one refuses by itself."""
+    return required(view, method) if _by_rest_views() and not judges_itself(view) else ELSEWHERE
 
 
 def _declarations(configured: Configuration) -> Iterator[CheckMessage]:
@@ -111,7 +126,14 @@ def _declarations(configured: Configuration) -> Iterator[CheckMessage]:
                 id="doorkey.E006",
             )
     if configured.policy is None:
-        for one in operations(resolver, configured.site, required):
+        for one in operations(resolver, configured.site, _unjudged):
+            if one.requirement == Requirement.NOBODY:
+                yield Error(
+                    f"everybody may {one}, because nothing judges it",
+                    hint='Add "doorkey.adapters.django.DoorkeyMiddleware", or make it a REST view with HasPermissions.',
+                    id="doorkey.E008",
+                )
+        for one in operations(resolver, configured.site, _judged):
             if one.requirement == Requirement.NOBODY:
                 yield Warning(
                     f"nobody may {one}, because it declares nothing",

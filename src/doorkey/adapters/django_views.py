@@ -10,7 +10,7 @@ the project's own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from django.http import Http404
@@ -22,6 +22,10 @@ from ..core.policy import WEBSOCKET, Policy
 
 ANY_METHOD = "*"
 """The method word of an operation whose view is a function, which sees every method."""
+
+PERMISSIONS = "doorkey.adapters.drf.HasPermissions"
+REST = (PERMISSIONS, "doorkey.adapters.drf.ApiKeyAuthentication")
+"""What judges in a REST view, each alone."""
 
 Needed = Callable[[object, str], Requirement | None]
 
@@ -35,9 +39,21 @@ def required(view: object, method: str) -> Requirement | None:
     cls = class_of(view)
     if cls is None or whole != Requirement.NOBODY:
         return whole
+    return required_of_class(cls, getattr(view, "actions", None), _named(view, "permission_classes"), method)
+
+
+def _named(view: object, attribute: str) -> Iterable[Any]:
+    """The classes that a REST view has for something."""
     options: Mapping[str, Any] = getattr(view, "initkwargs", None) or {}
-    permissions = options.get("permission_classes", getattr(cls, "permission_classes", ()))
-    return required_of_class(cls, getattr(view, "actions", None), permissions, method)
+    named: Iterable[Any] = options.get(attribute, getattr(class_of(view), attribute, ()))
+    return named
+
+
+def judges_itself(view: object) -> bool:
+    """Whether a REST view has doorkey judge its requests, if the middleware is not there."""
+    classes = (*_named(view, "permission_classes"), *_named(view, "authentication_classes"))
+    bases = (base for one in classes for base in getattr(one, "__mro__", ()))
+    return any(f"{base.__module__}.{base.__qualname__}" in REST for base in bases)
 
 
 def required_of_class(
