@@ -494,3 +494,35 @@ def test_a_shutdown_waits_for_the_last_uses(house: Doorkey) -> None:
     used = [stored.last_used_at for key in house.keyring.keys(workspace.id) for stored in key.tokens]
     assert len([at for at in used if at is not None]) == 1
     uses.close()
+
+
+def test_a_cached_response_is_the_own_keys(house: Doorkey) -> None:
+    """Litestar keeps it by method, path and query, or as a handler says: none of them tells keys apart."""
+
+    @get("/cached", cache=True, guards=[requires("messages:read")])
+    async def cached(request: Request[Any, Any, Any]) -> str:
+        principal = current_principal(request)
+        assert principal is not None
+        return principal.token_id
+
+    @get("/built", cache=True, cache_key_builder=lambda _: "one for all", guards=[requires("messages:read")])
+    async def built(request: Request[Any, Any, Any]) -> str:
+        principal = current_principal(request)
+        assert principal is not None
+        return principal.token_id
+
+    @get("/open", cache=True, guards=[requires(OPEN)])
+    async def counted() -> str:
+        calls.append("open")
+        return "open"
+
+    calls: list[str] = []
+    one, other = issue(house), issue(house, permissions=["messages:read"])
+    with TestClient(app_of(house, [cached, built, counted])) as client:
+        for path in ("/cached", "/built"):
+            for token in (one, other, one):
+                assert client.get(path, headers={"Authorization": basic(token)}).text == token.id
+            assert client.get(path).status_code == 401
+        for token in (one, other):
+            assert client.get("/open", headers={"Authorization": basic(token)}).text == "open"
+    assert calls == ["open"]

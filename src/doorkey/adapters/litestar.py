@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -43,7 +43,7 @@ from litestar.openapi.spec import (
 from litestar.openapi.spec import Operation as Description
 from litestar.plugins import InitPlugin, ReceiveRoutePlugin
 from litestar.routes import BaseRoute, HTTPRoute
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, CacheKeyBuilder
 
 from ..core import openapi
 from ..core.clients import TrustedProxies
@@ -141,6 +141,8 @@ class DoorkeyPlugin(InitPlugin, ReceiveRoutePlugin):
         """Stand before all other middleware and "not found", and describe both schemes in the OpenAPI document."""
         app_config.middleware.insert(0, self._middleware)
         app_config.on_shutdown.append(self._flush)
+        if (cached := app_config.response_cache_config) is not None:
+            app_config.response_cache_config = replace(cached, key_builder=partial(_own_entry, cached.key_builder))
         app_config.guards.insert(0, _held)
         handlers: dict[Any, Any] = dict(app_config.exception_handlers)
         for status in (404, 405):
@@ -161,6 +163,15 @@ class DoorkeyPlugin(InitPlugin, ReceiveRoutePlugin):
             requirement = handler.opt[_REQUIRED] = ELSEWHERE if _added(handler) else _nearest(handler)
             if isinstance(handler, HTTPRouteHandler) and requirement is not None:
                 _describe(handler, requirement, self._profile)
+                if handler.cache_key_builder is not None:
+                    handler.cache_key_builder = partial(_own_entry, handler.cache_key_builder)
+
+
+def _own_entry(build: CacheKeyBuilder, request: Request[Any, Any, Any]) -> str:
+    """The entry of a response in Litestar's cache: no key gets what was made for another."""
+    principal = current_principal(request)
+    entry = build(request)
+    return entry if principal is None else f"{principal.key} {entry}"
 
 
 def current_principal(connection: Connection) -> Principal | None:
