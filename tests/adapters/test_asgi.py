@@ -14,12 +14,14 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from litestar import Litestar
 from starlette._utils import get_route_path
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from doorkey import (
     FALU,
@@ -38,6 +40,8 @@ from doorkey import (
     TrustedProxies,
 )
 from doorkey.adapters.asgi import Application, DoorkeyMiddleware, Message, Scope, current_principal, route_path
+from doorkey.adapters.litestar import DoorkeyPlugin
+from doorkey.adapters.starlette_auth import KeyAuthentication
 from doorkey.core.declarations import REQUIREMENT, ensure_judged
 from doorkey.core.errors import StoreUnavailable
 from doorkey.core.model import Record
@@ -165,6 +169,35 @@ def test_lifespan_passes(house: Doorkey) -> None:
     scope = {"type": "lifespan", "state": {}}
     asyncio.run(DoorkeyMiddleware(app, house.async_verifier, policy=POLICY)(scope, nothing, swallow))
     assert seen[0] is scope and seen[1] is nothing
+
+
+@pytest.mark.parametrize(
+    ("trusted", "warned"), [("127.0.0.1", True), ("*", True), ("10.0.0.1, 127.0.0.1", True), ("10.0.0.1", False)]
+)
+@pytest.mark.parametrize("framework", ["plain", "KeyAuthentication", "Litestar"])
+def test_a_server_that_believes_its_neighbours_is_told_of(
+    house: Doorkey, caplog: pytest.LogCaptureFixture, framework: str, trusted: str, warned: bool
+) -> None:
+    """uvicorn's own middleware, which stands around everything unless it is switched off, is found at start-up."""
+    applications: dict[str, Callable[[], Any]] = {
+        "plain": lambda: DoorkeyMiddleware(Starlette(), house.async_verifier, policy=POLICY),
+        "KeyAuthentication": lambda: KeyAuthentication(Starlette(), house.async_verifier),
+        "Litestar": lambda: Litestar(plugins=[DoorkeyPlugin(house.async_verifier)], logging_config=None),
+    }
+    ours = applications[framework]()
+
+    async def start(app: Any) -> None:
+        asked = iter(["lifespan.startup", "lifespan.shutdown"])
+
+        async def receive() -> Message:
+            return {"type": next(asked)}
+
+        await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, swallow)
+
+    asyncio.run(start(ours))
+    assert caplog.messages == []
+    asyncio.run(start(ProxyHeadersMiddleware(ours, trusted)))
+    assert ["uvicorn believes" in message for message in caplog.messages] == [True] * warned
 
 
 def test_a_shutdown_waits_for_the_last_uses(house: Doorkey) -> None:

@@ -11,6 +11,7 @@ An HTTP response is judged once, however long it streams. An open websocket is j
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -31,6 +32,8 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 """Frameworks have types of their own for scope, receive and send."""
 
 log: logging.Logger = logging.getLogger("doorkey")
+
+LOOPBACK = "127.0.0.1"
 
 POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
@@ -161,6 +164,7 @@ class DoorkeyMiddleware:
         """Judge one connection."""
         kind = scope["type"]
         if kind == "lifespan":
+            warn_of_rewritten_addresses()
             await self.app(scope, receive, flushing(self.gate.verifier, send))
             return
         if kind not in ("http", "websocket"):
@@ -224,6 +228,24 @@ class DoorkeyMiddleware:
                 return POLICY_VIOLATION
             if isinstance(decision, Unavailable):
                 return TRY_AGAIN_LATER
+
+
+def warn_of_rewritten_addresses() -> None:
+    """
+    Say so, at start-up, if uvicorn lets its neighbours say where a client is, as it does unless it is told otherwise.
+
+    Its middleware stands outside of all others and leaves no trace in a scope, so it is looked for among the callers.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller: Any = frame.f_locals.get("self")
+        if type(caller).__module__ == "uvicorn.middleware.proxy_headers" and LOOPBACK in caller.trusted_hosts:
+            log.warning(
+                "uvicorn believes what X-Forwarded-For says from %s, so any process there may pass for a network that "
+                "a key is bound to: run it with --no-proxy-headers, and name your proxies by trusted_proxies",
+                LOOPBACK,
+            )
+        frame = frame.f_back
 
 
 def flushing(verifier: AsyncVerifier, send: Send) -> Send:

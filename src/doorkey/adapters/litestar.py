@@ -140,6 +140,7 @@ class DoorkeyPlugin(InitPlugin, ReceiveRoutePlugin):
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Stand before all other middleware and "not found", and describe both schemes in the OpenAPI document."""
         app_config.middleware.insert(0, self._middleware)
+        app_config.on_startup.append(asgi.warn_of_rewritten_addresses)
         app_config.on_shutdown.append(self._flush)
         if (cached := app_config.response_cache_config) is not None:
             app_config.response_cache_config = replace(cached, key_builder=partial(_own_entry, cached.key_builder))

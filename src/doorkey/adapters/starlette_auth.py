@@ -29,7 +29,7 @@ from ..core.errors import DoorkeyError
 from ..core.model import Denied, KeyType, Principal, Requirement, Unavailable
 from ..core.refusals import new_request_id
 from ..core.verify import AsyncVerifier
-from .asgi import Application, Gate, Message, Receive, Scope, Send, authorization, flushing
+from .asgi import Application, Gate, Message, Receive, Scope, Send, authorization, flushing, warn_of_rewritten_addresses
 
 AUTHENTICATED = "authenticated"
 
@@ -154,6 +154,7 @@ class KeyAuthentication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the application answer, unless it asks for a scope that is not held."""
         if scope["type"] == "lifespan":
+            warn_of_rewritten_addresses()
             send = flushing(self._gate.verifier, send)
         begun = False
 
