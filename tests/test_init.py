@@ -21,6 +21,7 @@ def test_the_public_names() -> None:
     assert verbs == {"verify", "identify", "authorize"}
     assert {name for name in dir(doorkey.AsyncVerifier) if not name.startswith("_")} == {
         *verbs,
+        "flush",
         "remember",
         "verify_again",
     }

@@ -233,12 +233,6 @@ class _Shell:
             self._on_decision(granted)
         return granted
 
-    def flush(self) -> None:
-        """Have ``on_decision`` write what it keeps, if it keeps anything: a server is about to end. May wait."""
-        flush = getattr(self._on_decision, "flush", None)
-        if flush is not None:
-            flush()
-
     def _refuse(self, refused: Refused, principal: Principal | None = None) -> Refused:
         """Log what hinders a verdict, and tell ``on_decision``, which learns whose token was denied."""
         if isinstance(refused, Unavailable):
@@ -285,8 +279,7 @@ class Verifier(_Shell):
         digester: computes what the lookup is asked for; it must know every secret that stored digests hang on.
         profile: which tokens there are, and how fresh a lookup must be.
         clock: UTC seconds.
-        on_decision: gets every decision before the caller does. What it raises reaches the caller in its place. If it
-            has a method ``flush``, that is called when an ASGI server shuts down.
+        on_decision: gets every decision before the caller does. What it raises reaches the caller in its place.
 
     Raises:
         ConfigurationError: the lookup is asynchronous, or staler than the profile allows.
@@ -348,7 +341,11 @@ class Verifier(_Shell):
 
 
 class AsyncVerifier(_Shell):
-    """:class:`Verifier` over an asynchronous lookup: the same with ``await``."""
+    """
+    :class:`Verifier` over an asynchronous lookup: the same with ``await``.
+
+    If ``on_decision`` has a method ``flush``, the adapters have it called when their server shuts down.
+    """
 
     def __init__(
         self,
@@ -402,6 +399,12 @@ class AsyncVerifier(_Shell):
         requirement = requirement_of(requires)
         who = await self._identify(*remembered, client_address)
         return self.authorize(who, requirement) if isinstance(who, Principal) else who
+
+    def flush(self) -> None:
+        """Have ``on_decision`` write what it keeps, if it keeps anything: a server is about to end. May wait."""
+        flush = getattr(self._on_decision, "flush", None)
+        if flush is not None:
+            flush()
 
     async def _identify(
         self, token: Token, digests: Sequence[bytes], client_address: str | None
