@@ -14,6 +14,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 from ..core.clients import TrustedProxies
@@ -32,8 +33,6 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 """Frameworks have types of their own for scope, receive and send."""
 
 log: logging.Logger = logging.getLogger("doorkey")
-
-LOOPBACK = "127.0.0.1"
 
 POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
@@ -157,7 +156,7 @@ class DoorkeyMiddleware:
         self.policy = policy
         self.recheck = recheck
         self._requirement: Callable[[Scope], JudgedBy] = (
-            policy if callable(policy) else lambda scope: _judged_by(policy, scope, path(scope))
+            policy if callable(policy) else partial(_judged_by, policy, path)
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -239,11 +238,10 @@ def warn_of_rewritten_addresses() -> None:
     frame = inspect.currentframe()
     while frame is not None:
         caller: Any = frame.f_locals.get("self")
-        if type(caller).__module__ == "uvicorn.middleware.proxy_headers" and LOOPBACK in caller.trusted_hosts:
+        if type(caller).__module__ == "uvicorn.middleware.proxy_headers" and "127.0.0.1" in caller.trusted_hosts:
             log.warning(
-                "uvicorn believes what X-Forwarded-For says from %s, so any process there may pass for a network that "
-                "a key is bound to: run it with --no-proxy-headers, and name your proxies by trusted_proxies",
-                LOOPBACK,
+                "uvicorn believes X-Forwarded-For from 127.0.0.1, so any process there may pass for a network that "
+                "a key is bound to: run it with --no-proxy-headers, and name your proxies by trusted_proxies"
             )
         frame = frame.f_back
 
@@ -268,12 +266,11 @@ def _method(scope: Scope) -> str:
     return method if method != WEBSOCKET else ""
 
 
-def _judged_by(policy: Policy, scope: Scope, path: str) -> JudgedBy:
+def _judged_by(policy: Policy, path: Callable[[Scope], str], scope: Scope) -> JudgedBy:
     """What *policy* says; outside is only what is so wherever the application cuts off the prefix of its mount."""
     method = _method(scope)
-    judged_by = policy.judged_by(method, path)
-    root = scope.get("root_path")
-    if judged_by is PER_ROUTE and root:
+    judged_by = policy.judged_by(method, path(scope))
+    if judged_by is PER_ROUTE and (root := scope.get("root_path")):
         whole: str = scope["path"]
         for rest in (whole, whole.removeprefix(root), whole.partition(root)[2]):  # as by Quart, as by Litestar
             if policy.judged_by(method, "/" + rest.lstrip("/")) is not PER_ROUTE:
