@@ -9,9 +9,10 @@ does not match falls to ``otherwise``, which is the stricter side.
   characters is described by no rule.
 * HEAD follows GET. A websocket handshake has the method word ``WEBSOCKET``, which no rule for GET covers.
 * Where a router forgives what this table does not, a request reaches an endpoint under ``otherwise``: Werkzeug drops
-  leading slashes and capitalises methods, Starlette overlooks a line feed at the end, and all take dots for a
-  parameter. So what differs from a rule by these alone is for nobody, if ``otherwise`` is laxer than that rule: say,
-  because the rule asks for live mode.
+  leading slashes and capitalises methods, Django may be told not to look at case, Starlette overlooks a line feed at
+  the end, and all take dots for a parameter, or resolve them. So what differs from a rule by these alone is for nobody,
+  if ``otherwise`` is laxer than that rule: say, because the rule asks for live mode. If it is laxer than any, so is
+  whatever has control characters.
 * Two rules that could both match one request are refused when the table is built, so that their order means nothing.
 * A path is open only by an exact method and path.
 """
@@ -19,7 +20,7 @@ does not match falls to ``otherwise``, which is the stricter side.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -141,10 +142,12 @@ class Policy:
                         f"{rule.method} {other.path} and {rule.method} {rule.path} could match one request: keep one, "
                         "or give them different paths"
                     )
-        # Those that ask for more than what holds otherwise.
-        self._stricter: frozenset[Rule | None] = frozenset(
-            rule for rule in self.rules if rule.requirement is not None and _laxer(self.otherwise, rule.requirement)
-        )
+        # Method and segments of those that ask for more than what holds otherwise.
+        self._stricter: list[tuple[str, list[str | None]]] = [
+            (rule.method, [segment and _folded(segment) for segment in rule.segments if segment != ""])
+            for rule in self.rules
+            if rule.requirement is not None and _laxer(self.otherwise, rule.requirement)
+        ]
         self._exact: dict[str, dict[str, Rule]] = {}
         self._patterns: dict[str, list[tuple[int, tuple[str | None, ...], Rule]]] = {}
         for rule in self.rules:
@@ -207,14 +210,29 @@ class Policy:
 
     def _may_be_stricter(self, method: str, path: str) -> bool:
         """Whether a router that forgives may take it for an operation that requires more than what holds otherwise."""
-        for reading in (path, path.translate(_CONTROLS)):
-            plain = "/" + "/".join("~" if segment in _DOTS else segment for segment in reading.split("/") if segment)
-            if not self._stricter.isdisjoint((self.rule(method, plain), self.rule(method, f"{plain}/"))):
-                return True
-        return False
+        if path != path.translate(_CONTROLS):
+            return True
+        segments = [_folded(segment) for segment in path.split("/") if segment]
+        resolved: list[str] = []
+        for segment in segments:
+            if segment == "..":
+                del resolved[-1:]
+            elif segment != ".":
+                resolved.append(segment)
+        method = "GET" if method == "HEAD" else method or WEBSOCKET
+        return any(
+            method == asked and (_near(pattern, segments) or _near(pattern, resolved))
+            for asked, pattern in self._stricter
+        )
 
     def __repr__(self) -> str:
         return f"<Policy of {len(self.rules)} rules, otherwise {self.otherwise}>"
+
+
+def _near(pattern: Sequence[str | None], segments: Sequence[str]) -> bool:
+    return len(pattern) == len(segments) and all(
+        one is None or one == other for one, other in zip(pattern, segments, strict=True)
+    )
 
 
 def _laxer(one: Requirement, other: Requirement) -> bool:
