@@ -271,6 +271,42 @@ def test_a_prefix_at_the_wrong_place(house: Doorkey, path: str) -> None:
     assert entered == []
 
 
+@pytest.mark.parametrize("path", ["/api/payouts", "/apipayouts", "/api//payouts", "/svc/apipayouts"])
+def test_below_a_mount_is_whatever_begins_with_it(house: Doorkey, path: str) -> None:
+    """Litestar's router looks for no slash after the path of a mount, and so lies nothing of it outside."""
+
+    @get("/payouts")
+    async def payouts() -> None:
+        raise AssertionError("nobody pays out without a key")
+
+    inner: Any = Litestar([payouts], openapi_config=None, logging_config=None)
+
+    @asgi("/api", is_mount=True, copy_scope=True)
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        await inner(scope, receive, send)
+
+    site = Litestar([mounted], openapi_config=None, logging_config=None)
+    app: Any = DoorkeyMiddleware(site, house.async_verifier, policy=Policy(within="/api"))
+
+    async def asked() -> int:
+        transport = httpx.ASGITransport(app=app, root_path="/svc" if path.startswith("/svc") else "")
+        async with httpx.AsyncClient(transport=transport, base_url="http://api.example") as client:
+            return (await client.get(path)).status_code
+
+    assert asyncio.run(asked()) == 401
+
+
+def test_a_layer_says_once_what_it_requires(house: Doorkey) -> None:
+    """Of two guards one would count, and nobody sees which."""
+    twice = get("/x", guards=[requires("messages:read"), requires("messages:write")])
+
+    async def handler() -> None:
+        raise AssertionError("nobody asks")
+
+    with pytest.raises(InvalidPolicy, match="two guards"):
+        app_of(house, [twice(handler)])
+
+
 def test_without_the_plugin_a_guarded_handler_is_closed(house: Doorkey) -> None:
     """A handler that declares something does not run where nothing judges, and says what is missing."""
     app = Litestar(HANDLERS, openapi_config=None, logging_config=None, debug=True)

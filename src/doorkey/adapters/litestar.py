@@ -49,6 +49,7 @@ from ..core import openapi
 from ..core.clients import TrustedProxies
 from ..core.declarations import ELSEWHERE, Operation, Said, assert_declared, ensure_judged
 from ..core.declarations import requirement as stated
+from ..core.errors import InvalidPolicy
 from ..core.model import Granted, Mode, Principal, Requirement
 from ..core.policy import WEBSOCKET, Policy
 from ..core.profiles import Profile
@@ -62,14 +63,27 @@ __all__ = ["DoorkeyMiddleware", "DoorkeyPlugin", "Requires", "assert_protected",
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 
-def _route_path(scope: Scope) -> str:
-    """The path that Litestar's router sees: it cuts the prefix out wherever that stands first."""
+def _route_path(mounts: Mapping[str, object], scope: Scope) -> str:
+    """
+    The path that Litestar's router sees: it cuts the prefix out wherever that stands first, and takes whatever begins
+    with the path of a mounted application to lie below it, ``/apix`` as ``/api/x``.
+    """
     path: str = scope["path"]
     root: str = scope.get("root_path") or ""
-    return path.split(root, maxsplit=1)[-1] if root else path
+    path = path.split(root, maxsplit=1)[-1] if root else path
+    for mount in mounts:
+        rest = path.removeprefix(mount)
+        if mount != "/" and rest not in (path, "") and rest[0] != "/":
+            return f"{mount}/{rest}"
+    return path
 
 
-DoorkeyMiddleware: Callable[..., asgi.DoorkeyMiddleware] = partial(asgi.DoorkeyMiddleware, path=_route_path)
+def _around(app: Any, verifier: AsyncVerifier, **given: Any) -> asgi.DoorkeyMiddleware:
+    mounts: Mapping[str, object] = app.asgi_router._mount_routes if isinstance(app, Litestar) else {}
+    return asgi.DoorkeyMiddleware(app, verifier, path=partial(_route_path, mounts), **given)
+
+
+DoorkeyMiddleware: Callable[..., asgi.DoorkeyMiddleware] = _around
 """The plain middleware, around an application, for a policy."""
 
 _REQUIRED = "doorkey_requirement"
@@ -278,9 +292,11 @@ def _added(handler: BaseRouteHandler) -> bool:
 def _nearest(handler: BaseRouteHandler) -> Requirement | None:
     """What the nearest layer declares: the handler itself, its controller, routers, the application."""
     for layer in reversed(handler.ownership_layers):
-        for guard in layer.guards or ():
-            if isinstance(guard, Requires):
-                return guard.requirement
+        said = [guard.requirement for guard in layer.guards or () if isinstance(guard, Requires)]
+        if len(said) > 1:
+            raise InvalidPolicy(f"{handler} has two guards that say what it requires, in one layer: make them one")
+        if said:
+            return said[0]
     return Requirement.NOBODY
 
 
