@@ -224,6 +224,14 @@ def test_a_shutdown_waits_for_the_last_uses(house: Doorkey) -> None:
     uses.close()
 
 
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_a_request_that_passes_for_a_websocket(house: Doorkey, ask: Any, scheme: str) -> None:
+    """By a proxy's field that uvicorn believes, a GET gets that scheme, and Quart routes it to a socket's view."""
+    middleware = DoorkeyMiddleware(App(), house.async_verifier, policy=POLICY)
+    assert ask(middleware, http("/healthz", scheme="https")).status == 200
+    assert ask(middleware, http("/healthz", scheme=scheme)).status == 401
+
+
 @pytest.mark.parametrize(
     ("root", "path"),
     [("/v1", "/v1api/x"), ("/v1/", "/v1/api/x"), ("/v1", "/zz/v1/api/x"), ("/v1", "/v1//api/x"), ("/v1", "/api/x")],

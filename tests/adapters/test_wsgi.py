@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.wrappers import Request
 
-from doorkey import FALU, PER_ROUTE, Doorkey, DoorkeyError, Policy, Principal, Requirement, Rule, TrustedProxies
+from doorkey import FALU, PER_ROUTE, Doorkey, DoorkeyError, Mode, Policy, Principal, Requirement, Rule, TrustedProxies
 from doorkey.adapters.wsgi import (
     PRINCIPAL,
     Application,
@@ -451,3 +451,21 @@ def test_the_wrong_verifier_is_refused_when_built(house: Doorkey) -> None:
     """An asynchronous verifier is of no use here, and that is said before the first request."""
     with pytest.raises(DoorkeyError, match=r"door\.verifier"):
         DoorkeyMiddleware(App(), house.async_verifier, policy=POLICY)  # type: ignore[arg-type]
+
+
+def test_a_handshake_is_for_whoever_may_have_the_socket(house: Doorkey) -> None:
+    """Werkzeug routes a GET with these fields to the view of a websocket: a rule for GET says nothing of that."""
+    upgrade = {"HTTP_CONNECTION": "Upgrade", "HTTP_UPGRADE": "WebSocket"}
+    rules = [Rule.open("GET", "/feed"), Rule("WEBSOCKET", "/feed", mode=Mode.LIVE), Rule.open("GET", "/pulse")]
+    entered: list[str] = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        entered.append(environ["PATH_INFO"])
+        start_response("200 OK", [])
+        return [b""]
+
+    middleware = DoorkeyMiddleware(app, house.verifier, policy=Policy(rules))
+    for path, fields in (("/feed", {}), ("/feed", upgrade), ("/pulse", upgrade)):
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "REMOTE_ADDR": "127.0.0.1", **fields}
+        b"".join(middleware(environ, lambda *_: lambda _: None))
+    assert entered == ["/feed", "/pulse"]

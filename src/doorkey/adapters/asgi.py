@@ -262,8 +262,9 @@ def _method(scope: Scope) -> str:
     if scope["type"] == "websocket":
         return WEBSOCKET
     method: str = scope["method"]
-    # The policy's word for a handshake is a method that any client may write (RFC 9110 §9.1): no rule has it.
-    return method if method != WEBSOCKET else ""
+    # The policy's word for a handshake is a method that any client may write (RFC 9110 §9.1): no rule has it. Nor has
+    # one a request that a proxy's field made a websocket's, as uvicorn believes it: Quart goes by the scheme.
+    return method if method != WEBSOCKET and scope.get("scheme") not in ("ws", "wss") else ""
 
 
 def _judged_by(policy: Policy, path: Callable[[Scope], str], scope: Scope) -> JudgedBy:

@@ -122,9 +122,10 @@ def _required(app: Any, views: Views, scope: Scope) -> Requirement | None:
 
 
 def _route_path(scope: Scope) -> str:
-    """The path that Quart routes by: it cuts the prefix off in the middle of a segment, too."""
+    """The path that Quart routes by: it cuts the prefix off in the middle of a segment, too; else it is a blank."""
     path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path") or "")
+    root: str = scope.get("root_path") or ""
+    return (path[len(root) :] if path.startswith(root) else "") or " "
 
 
 def _hold_to_what_was_judged(app: Any, views: Views) -> None:

@@ -123,7 +123,14 @@ class DoorkeyMiddleware:
         # The policy's word for a websocket's handshake is a method that any client may write: no rule has it.
         if method == WEBSOCKET:
             method = ""
-        refusal = self.gate.admit(environ, self.policy.judged_by(method, route_path(environ)))
+        path = route_path(environ)
+        judged_by = self.policy.judged_by(method, path)
+        # By these fields Werkzeug routes to the views of websockets, which the policy may have rules for.
+        if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
+            socket = self.policy.rule(WEBSOCKET, path)
+            if socket is not None and socket.requirement != judged_by:
+                judged_by = Requirement.NOBODY
+        refusal = self.gate.admit(environ, judged_by)
         return self.app(environ, start_response) if refusal is None else answered(refusal, environ, start_response)
 
 
