@@ -437,6 +437,31 @@ def test_a_request_that_is_sent_elsewhere_is_judged_again(
     assert code(ask("/open", issue(house))) == "operation_undeclared"
 
 
+def deleting(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """A middleware that lets forms delete, which can only POST."""
+
+    def called(request: HttpRequest) -> Any:
+        request.method = "DELETE"
+        return get_response(request)
+
+    return called
+
+
+def test_a_method_that_other_middleware_changed_is_judged(site: Site, house: Doorkey) -> None:
+    """As the view will see it: a rule for what was sent says nothing of that."""
+    policy = Policy([Rule("POST", "/function", "messages:write"), Rule("DELETE", "/function", "messages:delete")])
+    stack = [f"{HERE}.deleting", *django_project.MIDDLEWARE[:2]]
+    ask = site({"policy": policy}, URLconf([path("function", undecorated)]), MIDDLEWARE=stack)
+    writer, deleter = issue(house, permissions=["messages:write"]), issue(house, permissions=["messages:delete"])
+    assert code(ask("/function", writer, "POST")) == "insufficient_permissions"
+    assert ask("/function", deleter, "POST").body == b"DELETE"
+
+
+def undecorated(request: HttpRequest) -> HttpResponse:
+    """Under a policy."""
+    return HttpResponse(request.method)
+
+
 @async_only_middleware
 def waiting(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
     """A middleware that only asyncio can run."""

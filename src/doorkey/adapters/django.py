@@ -183,7 +183,9 @@ class DoorkeyMiddleware:
             return Denied(Reason.TARGET)
         if self.configuration.policy is None:
             return self._declared(request, view_at(request.path_info, getattr(request, "urlconf", None)))
-        method = _received_method(request)
+        received, method = _received_method(request), request.method or ""
+        if method == received.upper():  # Unless other middleware changed it, the policy compares what was sent.
+            method = received
         return self.configuration.policy.judged_by(method if method != WEBSOCKET else "", request.path_info)
 
     def _declared(self, request: HttpRequest, view: object) -> JudgedBy:
