@@ -249,6 +249,18 @@ def test_no_thread_to_be_had(recorder: Recorder, monkeypatch: pytest.MonkeyPatch
     assert [[use.token_id for use in call] for call in recorder.calls] == [["tok00001", "tok00002"]]
 
 
+def test_without_a_thread_the_end_writes(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none could be started, ever, closing does it itself."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with UseLog(recorder) as log:
+        log(granted(1))
+    assert [[use.token_id for use in call] for call in recorder.calls] == [["tok00001"]]
+
+
 def test_threads_start_one_writer(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several first uses at once, one starts the thread."""
     start, started = threading.Thread.start, []

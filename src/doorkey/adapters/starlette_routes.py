@@ -158,7 +158,8 @@ def class_declared(endpoint: type, method: str) -> Requirement | None:
         if method in _METHODS and hasattr(endpoint, name):
             said = declared(getattr(endpoint, name))
         elif endpoint.dispatch is HTTPEndpoint.dispatch:
-            return ELSEWHERE  # 405
+            # 405; but older versions of Starlette call whatever has the method's name, in lower case.
+            return Requirement.NOBODY if hasattr(endpoint, name) else ELSEWHERE
     return declared(endpoint) if said is Requirement.NOBODY else said
 
 

@@ -107,7 +107,9 @@ class UseLog:
         self._closed = True
         self._ending.set()
         thread = self._thread
-        if thread is not None:
+        if thread is None:
+            self._write()  # there was nothing, or no thread could be started
+        else:
             thread.join(timeout)
             if thread.is_alive():
                 log.warning("the store did not take the last uses of tokens within %g s: they are lost", timeout)
