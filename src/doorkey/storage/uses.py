@@ -7,7 +7,7 @@ written when their server shuts down, because servers that end by the very signa
 crash loses the last minute, and nothing else. The store only ever raises ``last_used_at``, so that any number of
 processes may write.
 
-Only that thread waits for the store, and nothing that fails there reaches a verdict.
+Only that thread, and who flushes or closes, waits for the store, and nothing that fails there reaches a verdict.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ class UseLog:
 
     def flush(self) -> None:
         """Write now what there is. Waits for the store; if that takes nothing, it is tried again later."""
-        self._write()
+        with self._writing:
+            self._write()
 
     def close(self, timeout: float = 5.0) -> None:
         """Write what is left. Gives up after *timeout* seconds. Closing twice is fine; what comes later is lost."""
@@ -108,7 +109,7 @@ class UseLog:
         self._ending.set()
         thread = self._thread
         if thread is None:
-            self._write()  # there was nothing, or no thread could be started
+            self.flush()  # there was nothing, or no thread could be started
         else:
             thread.join(timeout)
             if thread.is_alive():
@@ -129,14 +130,10 @@ class UseLog:
 
     def _run(self) -> None:
         while not self._ending.wait(self._interval * (1 + randbelow(1000) / 4000)):
-            self._write()
-        self._write()
+            self.flush()
+        self.flush()
 
     def _write(self) -> None:
-        with self._writing:
-            self._write_alone()
-
-    def _write_alone(self) -> None:
         latest = self._latest
         # One by one, so that none is lost that is noted meanwhile. By id, so that no two processes wait for each other.
         uses = sorted(Use(*latest.popitem()) for _ in range(len(latest)))
