@@ -16,9 +16,10 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import get_resolver
 
-from ..core.declarations import ELSEWHERE
+from ..core.declarations import ELSEWHERE, Operation
 from ..core.errors import DoorkeyError
 from ..core.model import Requirement
+from ..core.policy import Policy
 from .django import Configuration, configuration, in_middleware
 from .django_views import PERMISSIONS, declares, is_outside, judges_itself, operations, required, view_at, views
 
@@ -89,20 +90,19 @@ def _proxies(configured: Configuration) -> Iterator[CheckMessage]:
         )
 
 
-def _judged(view: object, method: str) -> Requirement | None:
-    """What a view requires that is judged."""
-    return ELSEWHERE if _by_rest_views() and not judges_itself(view) else required(view, method)
+def _undeclared(site: Policy, *, judged: bool) -> Iterator[Operation]:
+    """The operations that declare nothing, of the views that are judged, or of those that nothing judges."""
+    alone = _by_rest_views()
 
+    def needed(view: object, method: str) -> Requirement | None:
+        return required(view, method) if judged is (not alone or judges_itself(view)) else ELSEWHERE
 
-def _unjudged(view: object, method: str) -> Requirement | None:
-    """What a view requires that nothing judges: a decorated one refuses by itself."""
-    return required(view, method) if _by_rest_views() and not judges_itself(view) else ELSEWHERE
+    return (one for one in operations(get_resolver(), site, needed) if one.requirement == Requirement.NOBODY)
 
 
 def _declarations(configured: Configuration) -> Iterator[CheckMessage]:
     """What views declare, or do not."""
-    resolver = get_resolver()
-    for path, sample, view in views(resolver):
+    for path, sample, view in views(get_resolver()):
         other = f"/-{sample}"
         if not is_outside(configured.site, sample) and is_outside(configured.site, other) and view_at(other) is view:
             yield Error(
@@ -126,17 +126,15 @@ def _declarations(configured: Configuration) -> Iterator[CheckMessage]:
                 id="doorkey.E006",
             )
     if configured.policy is None:
-        for one in operations(resolver, configured.site, _unjudged):
-            if one.requirement == Requirement.NOBODY:
-                yield Error(
-                    f"everybody may {one}, because nothing judges it",
-                    hint='Add "doorkey.adapters.django.DoorkeyMiddleware", or make it a REST view with HasPermissions.',
-                    id="doorkey.E008",
-                )
-        for one in operations(resolver, configured.site, _judged):
-            if one.requirement == Requirement.NOBODY:
-                yield Warning(
-                    f"nobody may {one}, because it declares nothing",
-                    hint='Decorate it with requires(...), or leave it outside by DOORKEY["within"].',
-                    id="doorkey.W004",
-                )
+        for one in _undeclared(configured.site, judged=False):
+            yield Error(
+                f"everybody may {one}, because nothing judges it",
+                hint='Add "doorkey.adapters.django.DoorkeyMiddleware", or make it a REST view with HasPermissions.',
+                id="doorkey.E008",
+            )
+        for one in _undeclared(configured.site, judged=True):
+            yield Warning(
+                f"nobody may {one}, because it declares nothing",
+                hint='Decorate it with requires(...), or leave it outside by DOORKEY["within"].',
+                id="doorkey.W004",
+            )
