@@ -21,7 +21,6 @@ _ROW = "  {:4}  {:20}  {:30}  {:28}  {}"
 
 
 LACKING = "insufficient_permissions"
-_LACKING = ("Bearer",)
 
 
 class Outcome(NamedTuple):
@@ -32,19 +31,24 @@ class Outcome(NamedTuple):
     challenges: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        usual = ("Basic", "Bearer") if self.status == 401 else _LACKING if self.note == LACKING else ()
         said = f"{self.status or ''} {self.note}".strip()
-        return said if self.challenges == usual else f"{said}, {' '.join(self.challenges) or 'no challenge'}"
+        usual = self.challenges == _usual(self.status, self.note)
+        return said if usual else f"{said}, {' '.join(self.challenges) or 'no challenge'}"
 
 
 def unauthorized(code: str, *challenges: str) -> Outcome:
     """A 401, which always has challenges: both, unless told otherwise."""
-    return Outcome(401, code, challenges or ("Basic", "Bearer"))
+    return Outcome(401, code, challenges or _usual(401, code))
 
 
 def forbidden(code: str) -> Outcome:
     """A 403, which has none, unless permissions are lacking."""
-    return Outcome(403, code, _LACKING if code == LACKING else ())
+    return Outcome(403, code, _usual(403, code))
+
+
+def _usual(status: int, code: str) -> tuple[str, ...]:
+    """The schemes that go without saying."""
+    return ("Basic", "Bearer") if status == 401 else ("Bearer",) if code == LACKING else ()
 
 
 def basic(token: str, password: str = "") -> Header:
