@@ -499,7 +499,9 @@ def waiting(threads: int) -> None:
     """Wait until so many threads wait for the read of another."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
+        gc.disable()  # which could run in the midst of that, and wait for its lock for ever (CPython's gh-106883)
         frames = sys._current_frames().values()
+        gc.enable()
         names = Counter(frame.f_back.f_back.f_code.co_name for frame in frames if frame.f_back and frame.f_back.f_back)
         if names["_read"] >= threads:
             return
